@@ -1,0 +1,199 @@
+"""Where statements come from and how a connection is made: the control path (SQLAlchemy on psycopg2).
+
+Rows travel another way, as Arrow batches: see transport.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from tasks.errors import PrescoreError
+from tasks.settings import Settings
+
+# A dead peer is noticed within a minute (15 s + 3 * 15 s), so that the lock of a run on a lost machine becomes free.
+KEEPALIVES = {"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 15, "keepalives_count": 3}
+
+# Every connection speaks the same dialect of dates, numbers and strings, whatever the role or database sets.
+SESSION = "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 " + (
+    "-c standard_conforming_strings=on -c client_min_messages=warning -c search_path=public"
+)
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+class DatabaseUnreachable(PrescoreError):
+    """No connection to the database could be made."""
+
+    def __init__(self, url: str, cause: str) -> None:
+        self.place = describe_url(url)
+        super().__init__(
+            f"No connection to {self.place}: {cause}. Nothing was changed. Check PRESCORE_DATABASE_URL, or unset it to "
+            "use the embedded PostgreSQL, and that the server accepts this role."
+        )
+
+
+class ServerNotSupported(PrescoreError):
+    """The server is older than prescore can use, or is not reached directly."""
+
+
+def quote(identifier: str) -> str:
+    """Return an identifier quoted for SQL.
+
+    The only place where names become SQL. A NUL character, which Postgres cannot hold, raises ``ValueError``.
+    """
+    if not identifier or "\x00" in identifier:
+        raise ValueError("an SQL identifier is never empty and holds no NUL character")
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(value: str | int | datetime) -> str:
+    """Return a text, integer or instant as an SQL literal, for statements that go through COPY and take no parameters."""
+    if isinstance(value, bool) or not isinstance(value, str | int | datetime):
+        raise TypeError(f"no literal for {type(value).__name__}")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("an instant needs a time zone")
+        return f"TIMESTAMPTZ '{value.astimezone(UTC).isoformat()}'"
+    if "\x00" in value:
+        raise ValueError("PostgreSQL text holds no NUL character")
+    return "'" + value.replace("'", "''") + "'"
+
+
+@cache
+def _statement(name: str) -> str:
+    return (resources.files("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def load_query(name: str, fragments: Mapping[str, str] | None = None) -> str:
+    """Return the statement of sql/queries/<name>.sql.
+
+    ``fragments`` fills ``{placeholders}`` with identifiers made by :func:`quote`, or lists of them; values never travel
+    this way. A placeholder without a fragment raises ``KeyError``.
+    """
+    parts = dict(fragments or {})
+    return _PLACEHOLDER.sub(lambda match: parts[match.group(1)], _statement(name))
+
+
+def describe_url(url: str) -> str:
+    """Return host, port and database of a URL, without user and password."""
+    parsed = make_url(url)
+    host = parsed.host or parsed.query.get("host") or "the local socket"
+    return f"database {parsed.database or '?'} on {host}" + (f":{parsed.port}" if parsed.port else "")
+
+
+def engine(url: str, application_name: str = "prescore") -> sa.Engine:
+    """Return an engine without a pool: each connection is made once and never silently made again."""
+    options = {**KEEPALIVES, "application_name": application_name, "options": SESSION, "connect_timeout": 10}
+    return sa.create_engine(_driver_url(url), poolclass=NullPool, connect_args=options)
+
+
+@contextmanager
+def connect(url: str, application_name: str = "prescore", *, autocommit: bool = False) -> Iterator[sa.Connection]:
+    """Open one connection, and close it at the end; what was not committed is rolled back.
+
+    Raises
+    ------
+    DatabaseUnreachable
+        Naming host and database, never the password.
+    """
+    created = engine(url, application_name)
+    try:
+        connection = created.connect()
+    except sa.exc.OperationalError as error:
+        raise DatabaseUnreachable(url, _first_line(error)) from None
+    try:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
+    finally:
+        connection.close()
+        created.dispose()
+
+
+def raw_execute(connection: sa.Connection, statement: str) -> Any:
+    """Run a statement as it stands, past SQLAlchemy and past the driver's parameters, and return the cursor.
+
+    User SQL goes this way: ``:when`` and ``%`` in it are its own.
+    """
+    cursor = connection.connection.cursor()
+    cursor.execute(statement)
+    return cursor
+
+
+def rows(connection: sa.Connection, query: str, /, **values: Any) -> list[Any]:
+    """Run the query of a file and return its rows."""
+    return list(connection.execute(sa.text(load_query(query)), values))
+
+
+def one(connection: sa.Connection, query: str, /, **values: Any) -> Any:
+    """Run the query of a file and return its first row, or None."""
+    return connection.execute(sa.text(load_query(query)), values).first()
+
+
+def clock(connection: sa.Connection) -> datetime:
+    """Return prescore.clock(): the instant that freshness is judged at."""
+    instant: datetime = connection.execute(sa.text("SELECT prescore.clock()")).scalar_one()
+    return instant
+
+
+def require_server(connection: sa.Connection) -> None:
+    """Refuse servers older than PostgreSQL 15.
+
+    Newer ones than were tested are let through: Postgres keeps what prescore uses.
+    """
+    version: int = connection.connection.info.server_version  # type: ignore[attr-defined]
+    if version < 150000:
+        raise ServerNotSupported(
+            f"The server is PostgreSQL {version // 10000}; prescore needs 15 or newer. Nothing was changed. Point "
+            "PRESCORE_DATABASE_URL at a newer server, or unset it to use the embedded one."
+        )
+
+
+def resolve_url(settings: Settings) -> str:
+    """Return the URL of the database, started and migrated when it is the embedded one."""
+    from tasks import migrations
+
+    if settings.database_url is not None:
+        migrations.require_current(settings.database_url)
+        return settings.database_url
+    from tasks import embedded
+
+    url = embedded.ensure_running(settings.data_dir)
+    migrations.apply(url)
+    return url
+
+
+def libpq_url(url: str) -> str:
+    """Return a URL that libpq, and so ADBC and psql, can read."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _driver_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError:
+        raise PrescoreError(
+            "PRESCORE_DATABASE_URL is not a database URL. Nothing was changed. Write it as "
+            "postgresql://role:password@host:5432/database."
+        ) from None
+    if not parsed.drivername.startswith(("postgresql", "postgres")):
+        raise PrescoreError(
+            f"PRESCORE_DATABASE_URL names {parsed.drivername!r}; prescore serves from PostgreSQL only. Nothing was "
+            "changed. Write it as postgresql://role:password@host:5432/database."
+        )
+    return parsed.set(drivername="postgresql+psycopg2")
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    text = str(error.orig).strip().splitlines()
+    return text[-1].strip() if text else type(error.orig).__name__
