@@ -1,0 +1,20 @@
+-- Stock the shop: products in twelve categories, prices from 2 to 240 euro.
+-- Parameters: products (how many), since (timestamptz, when they were put up).
+-- Result: none; as many rows as products.
+INSERT INTO shop.products (product_id, name, category, price, updated_at)
+SELECT
+    p.product_id,
+    p.category || ' no. ' || p.product_id,
+    p.category,
+    round((2 * power(120, p.dear))::numeric, 2),
+    :since
+FROM (
+    SELECT
+        k AS product_id,
+        (ARRAY[
+            'books', 'coffee', 'garden', 'gifts', 'kitchen', 'lamps', 'office', 'paper', 'shoes', 'tea', 'toys', 'wool'
+        ])[1 + floor(12 * shop_world.chance(k, 21))::integer] AS category,
+        shop_world.chance(k, 22) AS dear
+    FROM generate_series(1::bigint, :products) AS k
+) AS p
+ORDER BY p.product_id
