@@ -24,8 +24,9 @@ from tasks.settings import Settings
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 15, "keepalives_count": 3}
 
 # Every connection speaks the same dialect of dates, numbers and strings, whatever the role or database sets.
-SESSION = "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 " + (
-    "-c standard_conforming_strings=on -c client_min_messages=warning -c search_path=public"
+SESSION = (
+    "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 "
+    "-c standard_conforming_strings=on -c client_min_messages=warning"
 )
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -151,7 +152,7 @@ def require_server(connection: sa.Connection) -> None:
 
     Newer ones than were tested are let through: Postgres keeps what prescore uses.
     """
-    version: int = connection.connection.info.server_version  # type: ignore[attr-defined]
+    version: int = connection.execute(sa.text("SELECT current_setting('server_version_num')::integer")).scalar_one()
     if version < 150000:
         raise ServerNotSupported(
             f"The server is PostgreSQL {version // 10000}; prescore needs 15 or newer. Nothing was changed. Point "

@@ -1,0 +1,274 @@
+"""How rows travel: Arrow batches out of and into PostgreSQL over binary COPY (ADBC), never row by row through Python."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import quote_plus, urlencode
+
+import adbc_driver_manager
+import pyarrow as pa
+from adbc_driver_postgresql import StatementOptions
+from adbc_driver_postgresql import dbapi as adbc
+
+from tasks import columns as type_table
+from tasks.columns import Column, SchemaDiffers
+from tasks.database import KEEPALIVES, SESSION, DatabaseUnreachable, libpq_url, literal, quote
+from tasks.errors import PrescoreError
+
+# Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
+# 150 MB more at the peak, since reading, scoring and writing each hold a batch and two wait between them.
+BATCH_BYTES = 8 * 1024 * 1024
+# Batches read ahead while the model predicts: enough to keep the reader busy, since predicting a batch takes longer.
+READ_AHEAD = 2
+
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|«[^»]*»|\([^()]*\)=\(.*?\)")
+_SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
+# Classes whose messages speak of names and resources, not of values.
+_SAFE_CLASSES = {"42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
+
+Item = TypeVar("Item")
+
+
+class StatementFailed(PrescoreError):
+    """PostgreSQL refused a statement, or stopped in the middle of its rows."""
+
+    def __init__(self, what: str, cause: str, sqlstate: str | None = None) -> None:
+        self.what, self.cause, self.sqlstate = what, cause, sqlstate
+        super().__init__(f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served.")
+
+
+class Session:
+    """One ADBC connection, in autocommit: transactions are begun and ended by statements.
+
+    A session is used by one thread at a time; ``cancel`` may be called from any.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._cursor: Any = None
+
+    def execute(self, statement: str, what: str = "A statement") -> None:
+        """Run a statement that returns no rows."""
+        with self._connection.cursor() as cursor, _scrubbed(what):
+            cursor.execute(statement)
+
+    def table(self, statement: str, what: str = "A query") -> pa.Table:
+        """Run a query and return all its rows; for results whose size is bounded."""
+        with self._connection.cursor() as cursor, _scrubbed(what):
+            cursor.execute(statement)
+            return cursor.fetch_arrow_table()
+
+    @contextmanager
+    def stream(self, statement: str, what: str = "A query") -> Iterator[Iterator[pa.RecordBatch]]:
+        """Run a query and yield its batches, read ahead by another thread; leaving early cancels it."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
+            with _scrubbed(what):
+                cursor.execute(statement)
+                reader = cursor.fetch_record_batch()
+            self._cursor = cursor
+            batches = _ReadAhead(lambda: _read(reader, what), READ_AHEAD)
+            try:
+                yield iter(batches)
+            finally:
+                if not batches.exhausted:
+                    with suppress(Exception):
+                        cursor.adbc_cancel()
+                batches.close()
+                self._cursor = None
+
+    def copy_in(self, schema: str, table: str, target: Sequence[Column], batches: Iterable[pa.RecordBatch], what: str) -> int:
+        """Stream batches into a table in one COPY and return how many rows went.
+
+        ``target`` is what the table has, by ``pg_attribute``; each batch must have exactly these columns, in this order
+        and of these Arrow types.
+
+        Raises
+        ------
+        SchemaDiffers
+            Before the first byte, when name, type, list element or time unit differ.
+        StatementFailed
+            When PostgreSQL refuses the rows. What the generator raised is raised as it was.
+        """
+        raised: list[BaseException] = []
+        stored = [pa.field(c.name, pa.binary(16) if c.postgres_type == "uuid" else c.arrow_type) for c in target]
+        schema_in = pa.schema(stored)
+        name = f"{schema}.{table}"
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in batches:
+                    require_schema(name, batch.schema, target)
+                    arrays = [type_table.storable(batch.column(i), column) for i, column in enumerate(target)]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema_in)
+            except BaseException as error:  # noqa: BLE001 - the driver would hide it, KeyboardInterrupt too
+                raised.append(error)
+                raise
+
+        with self._connection.cursor() as cursor:
+            try:
+                with _scrubbed(what):
+                    reader = pa.RecordBatchReader.from_batches(schema_in, rows())
+                    return int(cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema))
+            except PrescoreError:
+                if raised:
+                    raise raised[0] from None
+                raise
+
+
+@contextmanager
+def open_session(url: str, application_name: str = "prescore data") -> Iterator[Session]:
+    """Open an ADBC connection that speaks the session settings of prescore; close it at the end."""
+    parameters = urlencode({**KEEPALIVES, "application_name": application_name, "options": SESSION}, quote_via=quote_plus)
+    base = libpq_url(url)
+    address = f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"
+    try:
+        connection = adbc.connect(address, autocommit=True)
+    except adbc_driver_manager.Error as error:
+        raise DatabaseUnreachable(url, _primary(str(error))) from None
+    try:
+        yield Session(connection)
+    finally:
+        with suppress(adbc_driver_manager.Error):
+            connection.close()
+
+
+@contextmanager
+def open_snapshot_session(url: str, snapshot: str) -> Iterator[Session]:
+    """Open a session that sees exactly what an exported snapshot sees, and can write nothing."""
+    with open_session(url, "prescore reader") as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}", "Reading in the snapshot of the run")
+        yield session
+
+
+@contextmanager
+def open_reading_session(url: str) -> Iterator[Session]:
+    """Open a session in a READ ONLY transaction of its own, for `check` and training: nothing is written."""
+    with open_session(url, "prescore reader") as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield session
+
+
+def require_schema(table: str, found: pa.Schema, target: Sequence[Column]) -> None:
+    """Refuse rows whose columns differ from the table's in name, order or Arrow type."""
+    expected = type_table.schema_of(target)
+    if found.names != expected.names:
+        missing = [name for name in expected.names if name not in found.names]
+        extra = [name for name in found.names if name not in expected.names]
+        order = [] if missing or extra else ["the order of the columns differs"]
+        differences = [f"{name} is missing" for name in missing] + [f"{name} is not in the table" for name in extra] + order
+        raise SchemaDiffers(table, differences)
+    differences = [
+        f"{field.name} is {field.type}, the table needs {wanted.type}"
+        for field, wanted in zip(found, expected, strict=True)
+        if field.type != wanted.type
+    ]
+    if differences:
+        raise SchemaDiffers(table, differences)
+
+
+def table_columns(session: Session, schema: str, table: str) -> list[tuple[str, str]]:
+    """Return name and SQL type of a table's columns from ``pg_attribute``, in order."""
+    from tasks.database import load_query
+
+    statement = load_query("list_columns", {"schema": literal(schema), "relation": literal(table)})
+    return [(row["name"], row["type"]) for row in session.table(statement).to_pylist()]
+
+
+def scrub(message: str, sqlstate: str | None) -> str:
+    """Return a database message without data values: quoted parts go unless the message speaks of names only."""
+    first = _primary(message)
+    if sqlstate is not None and sqlstate[:2] in _SAFE_CLASSES:
+        return first
+    return _QUOTED.sub("(value withheld)", first)
+
+
+class _ReadAhead(Iterator[Item]):
+    """Items made by another thread, a few ahead; an exception of the maker is raised where its item was due.
+
+    The waiting thread stays interruptible by Ctrl-C, which a read in the database driver is not.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Item]], depth: int) -> None:
+        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self.exhausted = False
+        self._thread = threading.Thread(target=self._fill, args=(make,), name="prescore read-ahead", daemon=True)
+        self._thread.start()
+
+    def _fill(self, make: Callable[[], Iterator[Item]]) -> None:
+        try:
+            for item in make():
+                if not self._put(("item", item)):
+                    return
+            self._put(("end", None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer
+            self._put(("error", error))
+
+    def _put(self, entry: tuple[str, Any]) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._items.put(entry, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def __next__(self) -> Item:
+        if self.exhausted:
+            raise StopIteration
+        while True:
+            try:
+                kind, value = self._items.get(timeout=1.0)
+                break
+            except queue.Empty:
+                continue
+        if kind == "item":
+            item: Item = value
+            return item
+        self.exhausted = True
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _read(reader: pa.RecordBatchReader, what: str) -> Iterator[pa.RecordBatch]:
+    with _scrubbed(what):
+        for batch in reader:
+            if batch.num_rows:
+                yield batch
+
+
+@contextmanager
+def _scrubbed(what: str) -> Iterator[None]:
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        sqlstate = getattr(error, "sqlstate", None)
+        raise StatementFailed(what, scrub(str(error), sqlstate), sqlstate) from None
+    except OSError as error:  # read errors come bare from Arrow's stream
+        found = _SQLSTATE.search(str(error))
+        sqlstate = found.group(1) if found else None
+        raise StatementFailed(what, scrub(str(error), sqlstate), sqlstate) from None
+
+
+def _primary(message: str) -> str:
+    """Return PostgreSQL's own first line out of what the driver wrapped around it."""
+    _, found, rest = message.partition("ERROR:")
+    text = (rest if found else message).strip().splitlines()
+    return text[0].strip().rstrip(".") if text else "no message"
+
+
+def quoted_table(schema: str, table: str) -> str:
+    """Return schema and table quoted for SQL."""
+    return f"{quote(schema)}.{quote(table)}"
