@@ -24,6 +24,7 @@ CREATE TABLE prescore.generations (
     model_aging_at  timestamptz      NOT NULL,
     model_stale_at  timestamptz      NOT NULL,
     time_invariant  boolean          NOT NULL,
+    serve_expired   boolean          NOT NULL,
     verdict         text             NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail')),
     reasons         text[]           NOT NULL DEFAULT '{}',
     model           text             NOT NULL,
@@ -56,6 +57,7 @@ COMMENT ON COLUMN prescore.generations.serve_stale_for IS 'Contract: how long st
 COMMENT ON COLUMN prescore.generations.model_aging_at IS 'From when the model is old enough to warn.';
 COMMENT ON COLUMN prescore.generations.model_stale_at IS 'From when the model is too old.';
 COMMENT ON COLUMN prescore.generations.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.generations.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
 COMMENT ON COLUMN prescore.generations.verdict IS 'Worst verdict of the checks that flag a publication.';
 COMMENT ON COLUMN prescore.generations.reasons IS 'What the checks found, for readers.';
 COMMENT ON COLUMN prescore.generations.model IS 'Model that scored.';
@@ -83,6 +85,7 @@ CREATE TABLE prescore.head (
     model_aging_at  timestamptz      NOT NULL,
     model_stale_at  timestamptz      NOT NULL,
     time_invariant  boolean          NOT NULL,
+    serve_expired   boolean          NOT NULL,
     verdict         text             NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail')),
     reasons         text[]           NOT NULL DEFAULT '{}',
     model           text             NOT NULL,
@@ -111,6 +114,7 @@ COMMENT ON COLUMN prescore.head.serve_stale_for IS 'Contract: how long stale pre
 COMMENT ON COLUMN prescore.head.model_aging_at IS 'From when the model is old enough to warn.';
 COMMENT ON COLUMN prescore.head.model_stale_at IS 'From when the model is too old.';
 COMMENT ON COLUMN prescore.head.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.head.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
 COMMENT ON COLUMN prescore.head.verdict IS 'Worst verdict of the checks that flag a publication.';
 COMMENT ON COLUMN prescore.head.reasons IS 'What the checks found, for readers.';
 COMMENT ON COLUMN prescore.head.model IS 'Model that scored.';

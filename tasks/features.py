@@ -1,0 +1,247 @@
+"""Features: the batch relation, the feature query over it, and the rows that come back, which keep their contract.
+
+The contract: key and as_of in the output, exactly one row per (key, as_of) of ``batch``. The same query serves training
+and scoring; only ``batch`` differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from tasks.columns import Column, array_literal, feature_column, key_column
+from tasks.database import connect, literal, load_query, quote, raw_execute
+from tasks.errors import PrescoreError
+from tasks.pipeline import Pipeline, UserQuery
+from tasks.transport import open_reading_session, scrub
+
+AS_OF = Column(name="as_of", postgres_type="timestamp with time zone")
+
+# How many keys travel in one query: 200,000 literal keys take 0.27 s to parse and bind.
+KEYS_PER_QUERY = 200_000
+
+
+class QueryRefused(PrescoreError):
+    """A user's query cannot be run, or does not return what it has to."""
+
+    def __init__(self, origin: str, differs: str, remedy: str) -> None:
+        self.origin = origin
+        super().__init__(f"{origin}: {differs}. Nothing was scored; what was published is still served. {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureContract:
+    """What the queries of a pipeline return, as PostgreSQL describes them."""
+
+    #: Key columns in declared order.
+    key: tuple[Column, ...]
+    #: Feature columns in the order of the feature query, without key and as_of.
+    features: tuple[Column, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Key, as_of and features: what a batch of feature rows holds, in order."""
+        return (*self.key, AS_OF, *self.features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Described:
+    name: str
+    postgres_type: str
+    typtype: str
+
+
+def feature_columns(url: str, pipeline: Pipeline) -> FeatureContract:
+    """Describe the entity and feature queries of a pipeline; no row is read.
+
+    Raises
+    ------
+    QueryRefused, TypeNotSupported
+        Naming the file, the column and the remedy.
+    """
+    with connect(url, "prescore check") as connection:
+        return describe(connection, pipeline)
+
+
+def describe(connection: sa.Connection, pipeline: Pipeline) -> FeatureContract:
+    """Describe the queries of a pipeline over an open connection, whose transaction is rolled back."""
+    key = describe_key(connection, pipeline)
+    query = pipeline.features.query
+    nulls = ", ".join(f"NULL::{column.postgres_type} AS {quote(column.name)}" for column in key)
+    statement = load_query("describe_features", {"as_of": literal(_EPOCH), "key_nulls": nulls, "query": query.text})
+    found = _describe(connection, statement, query)
+    _require_names(query, found, [column.name for column in key] + [AS_OF.name])
+    features = tuple(
+        feature_column(column.name, column.postgres_type, column.typtype, query.origin)
+        for column in found
+        if column.name not in {*(k.name for k in key), AS_OF.name}
+    )
+    if not features:
+        raise QueryRefused(query.origin, "it returns no feature beside key and as_of", "Select at least one feature.")
+    return FeatureContract(key=key, features=features)
+
+
+def describe_key(connection: sa.Connection, pipeline: Pipeline) -> tuple[Column, ...]:
+    """Describe the key columns that the entity query returns, in declared order."""
+    query = pipeline.entity.query
+    statement = load_query("describe_entities", {"as_of": literal(_EPOCH), "query": query.text})
+    found = _describe(connection, statement, query)
+    _require_names(query, found, list(pipeline.entity.key))
+    by_name = {column.name: column for column in found}
+    return tuple(
+        key_column(name, by_name[name].postgres_type, by_name[name].typtype, query.origin) for name in pipeline.entity.key
+    )
+
+
+def describe_changes(connection: sa.Connection, pipeline: Pipeline) -> None:
+    """Refuse a changes query that does not return the key."""
+    query = pipeline.features.changes
+    if query is None:
+        return
+    statement = load_query("describe_changes", {"as_of": literal(_EPOCH), "query": query.text})
+    _require_names(query, _describe(connection, statement, query), list(pipeline.entity.key))
+
+
+def key_list(key: Sequence[Column], relation: str) -> str:
+    """Return the key columns of a user's relation, cast to the types of the key, for a SELECT list."""
+    return ", ".join(f"{relation}.{quote(c.name)}::{c.postgres_type} AS {quote(c.name)}" for c in key)
+
+
+def read_population_sql(pipeline: Pipeline, contract: FeatureContract, as_of: datetime) -> str:
+    """Return the statement that reads the features of the whole population at ``as_of``."""
+    return load_query(
+        "read_features_of_population",
+        {
+            "as_of": literal(as_of),
+            "entity_keys": key_list(contract.key, "entities"),
+            "entity_query": pipeline.entity.query.text,
+            "feature_columns": _read_columns(contract),
+            "feature_query": pipeline.features.query.text,
+        },
+    )
+
+
+def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table) -> str:
+    """Return the statement that reads the features of some entities, each at its own as_of.
+
+    ``keys`` has the key columns (uuid as text) and ``as_of``; at most ``KEYS_PER_QUERY`` rows. Keys travel in the
+    query, never through a table of ours: so they are seen in the run's snapshot, on a replica, on another server.
+    """
+    arrays = [array_literal(_whole(keys, column.name), column) for column in contract.key]
+    # A timestamp becomes text without its zone: the session is in UTC, and the cast says so.
+    instants = _whole(keys, AS_OF.name).cast(pa.timestamp("us"))
+    return load_query(
+        "read_features_of_keys",
+        {
+            "key_arrays": ", ".join(arrays),
+            "as_of_array": array_literal(instants, AS_OF),
+            "key_names": ", ".join(quote(column.name) for column in contract.key),
+            "feature_columns": _read_columns(contract),
+            "feature_query": pipeline.features.query.text,
+        },
+    )
+
+
+def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
+    """Return what is known to train on at ``as_of``: key, as_of, label (when labels.sql has one) and features.
+
+    One row per row of labels.sql that has features, ordered by as_of and key; Arrow types by the type table.
+
+    Raises
+    ------
+    QueryRefused
+        When the pipeline has no labels.sql, or the query does not return key and as_of.
+    """
+    labels = None if pipeline.training is None else pipeline.training.labels
+    if labels is None:
+        raise QueryRefused(f"{pipeline.name}/pipeline.toml", "[training] labels is not declared", "Name a labels.sql.")
+    with connect(url, "prescore train") as connection:
+        contract = describe(connection, pipeline)
+        statement = load_query("describe_entities", {"as_of": literal(_EPOCH), "query": labels.text})
+        found = _describe(connection, statement, labels)
+    _require_names(labels, found, [column.name for column in contract.key] + [AS_OF.name])
+    label = next(
+        (feature_column(c.name, c.postgres_type, c.typtype, labels.origin) for c in found if c.name == "label"), None
+    )
+    label_columns = key_list(contract.key, "labels") + ", labels.as_of::timestamptz AS as_of"
+    joined = [f"{c.read('labels.' + quote(c.name))} AS {quote(c.name)}" for c in contract.key] + ["labels.as_of"]
+    if label is not None:
+        label_columns += f", {label.read('labels.label')} AS label"
+        joined.append("labels.label")
+    joined += [f"{c.read('features.' + quote(c.name))} AS {quote(c.name)}" for c in contract.features]
+    names = [*(quote(c.name) for c in contract.key), "as_of"]
+    statement = load_query(
+        "read_training_rows",
+        {
+            "as_of": literal(as_of),
+            "label_columns": label_columns,
+            "label_query": labels.text,
+            "key_names": ", ".join(names[:-1]),
+            "feature_query": pipeline.features.query.text,
+            "joined_columns": ", ".join(joined),
+            "joined_on": " AND ".join(f"features.{name} = labels.{name}" for name in names),
+            "ordered_keys": ", ".join(f"labels.{name}" for name in names[:-1]),
+        },
+    )
+    with open_reading_session(url) as session:
+        return session.table(statement, f"{labels.origin} joined to {pipeline.features.query.origin}")
+
+
+def _read_columns(contract: FeatureContract) -> str:
+    parts = [
+        f"{column.read(f'features.{quote(column.name)}::{column.postgres_type}')} AS {quote(column.name)}"
+        for column in contract.key
+    ]
+    parts.append("features.as_of::timestamptz AS as_of")
+    parts += [f"{c.read('features.' + quote(c.name))} AS {quote(c.name)}" for c in contract.features]
+    return ", ".join(parts)
+
+
+def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> list[_Described]:
+    try:
+        raw_execute(connection, "SET TRANSACTION READ ONLY")
+        cursor = raw_execute(connection, statement)
+        description = list(cursor.description or ())
+        oids = [column.type_code for column in description]
+        named = {
+            row.oid: row for row in connection.execute(sa.text(load_query("describe_types")), {"oids": oids or [0]}).all()
+        }
+    except Exception as error:
+        sqlstate = getattr(error, "pgcode", None)
+        if sqlstate is None and not isinstance(error, sa.exc.DBAPIError):
+            raise
+        reason = scrub(str(error), sqlstate or "42")
+        raise QueryRefused(query.origin, f"PostgreSQL refuses it: {reason}", "Correct the query.") from None
+    finally:
+        connection.rollback()
+    names = [column.name for column in description]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise QueryRefused(query.origin, f"it returns {', '.join(twice)} more than once", "Give each column a name of its own.")
+    return [
+        _Described(name=column.name, postgres_type=named[column.type_code].name, typtype=named[column.type_code].typtype)
+        for column in description
+    ]
+
+
+def _require_names(query: UserQuery, found: Sequence[_Described], wanted: Sequence[str]) -> None:
+    names = [column.name for column in found]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise QueryRefused(
+            query.origin,
+            f"it does not return {', '.join(missing)} (it returns {', '.join(names) or 'nothing'})",
+            "Add the column, or correct [entity] key.",
+        )
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+_EPOCH = datetime.fromisoformat("2000-01-01T00:00:00+00:00")

@@ -1,0 +1,352 @@
+"""Runs: the lock that lets one run of a pipeline through, the fence, the snapshot, the heartbeat, reaping of dead runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from tasks.database import connect, load_query, one, rows
+from tasks.errors import PrescoreError
+from tasks.faults import reached
+from tasks.pipeline import Pipeline
+from tasks.population import Mode
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two signs of life; a run counts as hung after minutes, not seconds (staleness.md T2: 5 min).
+HEARTBEAT_SECONDS = 15.0
+
+
+class Trigger(StrEnum):
+    """What started a run."""
+
+    #: A schedule: of Prefect, of cron, of systemd.
+    SCHEDULED = "scheduled"
+    #: A person.
+    MANUAL = "manual"
+    #: A run for a past instant.
+    BACKFILL = "backfill"
+    #: A run that makes up for missed ones.
+    RECOVERY = "recovery"
+
+
+class Status(StrEnum):
+    """How a run ended, or that it has not."""
+
+    RUNNING = "running"
+    #: Head moved.
+    PUBLISHED = "published"
+    #: Not published: the last good publication is better.
+    HELD = "held"
+    #: Not published: a guard of integrity failed.
+    ABORTED = "aborted"
+    #: An error ended it.
+    FAILED = "failed"
+    #: Its connection died; the next run found out.
+    CRASHED = "crashed"
+    #: A person ended it.
+    CANCELLED = "cancelled"
+    #: Another run was already at work.
+    SKIPPED = "skipped"
+
+
+class RunInProgress(PrescoreError):
+    """Another run of the pipeline holds the lock."""
+
+    def __init__(self, pipeline: str, holder: str, run_id: int | None) -> None:
+        self.pipeline, self.run_id = pipeline, run_id
+        super().__init__(
+            f"{pipeline} is being run already, by {holder}. Nothing was started; that run goes on. Wait for it: "
+            "`prescore status` shows when it ends."
+        )
+
+
+class PipelinePinned(PrescoreError):
+    """A rollback refuses runs until a person says otherwise."""
+
+    exit_code = 3
+
+    def __init__(self, pipeline: str, because: str) -> None:
+        self.pipeline = pipeline
+        super().__init__(
+            f"{pipeline} is pinned ({because}), so no run is started. What the rollback returned to is still served. "
+            f"Run `prescore resume {pipeline}` once the cause is mended."
+        )
+
+
+class AsOfRefused(PrescoreError):
+    """The as_of of a run is out of order."""
+
+
+class Fenced(PrescoreError):
+    """Another run published meanwhile, or took over."""
+
+    def __init__(self, pipeline: str, why: str) -> None:
+        self.pipeline = pipeline
+        super().__init__(
+            f"This run of {pipeline} may not publish: {why}. What is served was not touched. Start a new run if its "
+            "predictions are still wanted."
+        )
+
+
+class PoolerRefused(PrescoreError):
+    """The connection goes through a transaction pooler."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The connection goes through a pooler that shares server connections (such as PgBouncer): the lock of a run "
+            "and its snapshot would be lost between transactions. Nothing was started. Point PRESCORE_DATABASE_URL at "
+            "PostgreSQL itself; readers may stay on the pooler."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The one snapshot that everything in a run is read in."""
+
+    name: str
+    as_of: datetime
+    #: prescore.clock() when the snapshot was taken.
+    clock_at: datetime
+    #: Changes since here are left to the next run: the earliest of as_of, the clock and the oldest open transaction.
+    watermark: datetime
+    #: False where the role may not see when other transactions started: then rows they commit late can be missed.
+    sees_transactions: bool
+
+
+@dataclass(kw_only=True)
+class Run:
+    """An open run: it holds the lock of its pipeline on a connection that is never made again."""
+
+    run_id: int
+    generation_id: int
+    pipeline: Pipeline
+    url: str
+    trigger: Trigger
+    started_at: datetime
+    #: The connection that holds the lock and publishes.
+    connection: sa.Connection
+    backend_pid: int
+    snapshot: Snapshot | None = None
+
+    def record(self, **values: Any) -> None:
+        """Write columns of the run's row; part of whatever transaction is open, committed here."""
+        self.connection.execute(_update_run(values), {**values, "run_id": self.run_id})
+        self.connection.commit()
+
+    def end(self, status: Status, message: str, **values: Any) -> None:
+        """Write how the run ended; on a connection of its own when that of the run is lost."""
+        values = {**values, "status": status.value, "message": message, "peak_memory": peak_memory()}
+        statement = _update_run(values, ending=True)
+        try:
+            self.connection.rollback()
+            self.connection.execute(statement, {**values, "run_id": self.run_id})
+            self.connection.commit()
+        except (sa.exc.DBAPIError, sa.exc.PendingRollbackError, sa.exc.ResourceClosedError):
+            with suppress(PrescoreError, sa.exc.DBAPIError), connect(self.url) as other:
+                other.execute(statement, {**values, "run_id": self.run_id})
+                other.commit()
+
+
+@contextmanager
+def open_run(
+    url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_of: datetime | None
+) -> Iterator[Run]:
+    """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
+
+    The lock lives exactly as long as its connection: a killed process frees it with its socket.
+
+    Raises
+    ------
+    RunInProgress
+        Naming the run that holds the lock.
+    PipelinePinned, AsOfRefused, PoolerRefused
+    """
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(url, "prescore run"))
+        backend = one(connection, "describe_backend")
+        if backend.pid != connection.connection.driver_connection.info.backend_pid:  # type: ignore[union-attr]
+            raise PoolerRefused
+        connection.execute(sa.text(load_query("forbid_timeouts")))
+        connection.commit()
+        if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline.name}).scalar_one():
+            raise _in_progress(connection, pipeline)
+        connection.commit()
+        reached("run.locked")
+        _refuse_pinned(connection, pipeline)
+        crashed = rows(connection, "reap_runs", pipeline=pipeline.name)
+        connection.commit()
+        for row in crashed:
+            logger.warning("run %d of %s is gone: marked crashed", row.run_id, pipeline.name)
+        opened = one(
+            connection,
+            "open_run",
+            pipeline=pipeline.name,
+            mode=mode.value,
+            trigger=trigger.value,
+            host=socket.gethostname(),
+            process_id=os.getpid(),
+            logic_digest=pipeline.logic_digest,
+            contract_digest=pipeline.contract_digest,
+        )
+        connection.commit()
+        run = Run(
+            run_id=opened.run_id,
+            generation_id=opened.generation_id,
+            pipeline=pipeline,
+            url=url,
+            trigger=trigger,
+            started_at=opened.started_at,
+            connection=connection,
+            backend_pid=backend.pid,
+        )
+        reached("run.opened")
+        stack.enter_context(_heartbeat(url, run.run_id))
+        try:
+            run.snapshot = stack.enter_context(_open_snapshot(url, pipeline, as_of, run.backend_pid))
+            run.record(as_of=run.snapshot.as_of)
+            reached("snapshot.exported")
+            yield run
+        except BaseException as error:
+            status = Status.CANCELLED if isinstance(error, KeyboardInterrupt) else Status.FAILED
+            message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
+            run.end(status, message)
+            raise
+
+
+def skip(url: str, pipeline: Pipeline, mode: Mode, because: str) -> int:
+    """Record that a scheduled starter met the lock, and return the id of the skipped run."""
+    with connect(url) as connection:
+        run_id: int = one(
+            connection,
+            "record_skipped_run",
+            pipeline=pipeline.name,
+            mode=mode.value,
+            host=socket.gethostname(),
+            process_id=os.getpid(),
+            logic_digest=pipeline.logic_digest,
+            contract_digest=pipeline.contract_digest,
+            message=because,
+        ).run_id
+        connection.commit()
+        return run_id
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes (VmHWM)."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+@contextmanager
+def hold_lock(url: str, pipeline_name: str) -> Iterator[sa.Connection]:
+    """Hold the lock of a pipeline without a run: for a rollback.
+
+    Raises
+    ------
+    RunInProgress
+    """
+    with connect(url, "prescore run") as connection:
+        if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline_name}).scalar_one():
+            raise _holder(connection, pipeline_name)
+        connection.commit()
+        yield connection
+
+
+def _in_progress(connection: sa.Connection, pipeline: Pipeline) -> RunInProgress:
+    return _holder(connection, pipeline.name)
+
+
+def _holder(connection: sa.Connection, pipeline_name: str) -> RunInProgress:
+    found = one(connection, "find_lock_holder", pipeline=pipeline_name)
+    connection.rollback()
+    if found is None or found.run_id is None:
+        return RunInProgress(pipeline_name, "another command", None)
+    holder = f"run {found.run_id} (process {found.process_id} on {found.host}, since {found.started_at:%Y-%m-%d %H:%M:%S} UTC)"
+    return RunInProgress(pipeline_name, holder, found.run_id)
+
+
+def _refuse_pinned(connection: sa.Connection, pipeline: Pipeline) -> None:
+    found = one(connection, "find_pin", pipeline=pipeline.name)
+    connection.rollback()
+    if found is not None and found.pinned_at is not None:
+        raise PipelinePinned(pipeline.name, found.pinned_because)
+
+
+@contextmanager
+def _open_snapshot(url: str, pipeline: Pipeline, as_of: datetime | None, lock_pid: int) -> Iterator[Snapshot]:
+    with connect(url, "prescore snapshot") as connection:
+        connection.execute(sa.text(load_query("forbid_timeouts")))
+        connection.commit()
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        taken = one(connection, "export_snapshot", pipeline=pipeline.name, lock_pid=lock_pid)
+        wanted = taken.now if as_of is None else as_of
+        if wanted > taken.now:
+            raise AsOfRefused(
+                f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is later than the clock, {taken.now:%Y-%m-%d %H:%M:%S%z}. Nothing was "
+                "started. Leave --as-of out to score as of now."
+            )
+        if taken.head_as_of is not None and wanted < taken.head_as_of:
+            raise AsOfRefused(
+                f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is earlier than what {pipeline.name} serves, "
+                f"{taken.head_as_of:%Y-%m-%d %H:%M:%S%z}. Nothing was started. Leave --as-of out to score as of now."
+            )
+        watermark = min(moment for moment in (wanted, taken.now, taken.oldest_transaction) if moment is not None)
+        yield Snapshot(
+            name=taken.snapshot,
+            as_of=wanted,
+            clock_at=taken.now,
+            watermark=watermark,
+            sees_transactions=taken.sees_transactions,
+        )
+        with suppress(sa.exc.DBAPIError):
+            connection.rollback()
+
+
+@contextmanager
+def _heartbeat(url: str, run_id: int) -> Iterator[None]:
+    """Show every quarter of a minute that the run is alive, on a connection of its own."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            try:
+                with connect(url, "prescore heartbeat") as connection:
+                    connection.execute(sa.text(load_query("record_heartbeat")), {"run_id": run_id})
+                    connection.commit()
+            except (PrescoreError, sa.exc.DBAPIError):
+                logger.warning("run %d could not show that it is alive", run_id)
+
+    thread = threading.Thread(target=beat, name="prescore heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+_RUN_COLUMNS = {
+    "as_of", "mode", "generation_id", "model", "model_version", "population", "scored", "unchanged", "rejected", "new", "changed",
+    "due", "gone", "key_checksum", "rows_per_second", "peak_memory", "message", "status",
+}  # fmt: skip
+
+
+def _update_run(values: dict[str, Any], *, ending: bool = False) -> sa.TextClause:
+    unknown = set(values) - _RUN_COLUMNS
+    if unknown:
+        raise KeyError(f"prescore.runs has no {', '.join(sorted(unknown))}")
+    assignments = ", ".join(f"{name} = :{name}" for name in sorted(values))
+    return sa.text(load_query("end_run" if ending else "update_run", {"assignments": assignments}))

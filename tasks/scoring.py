@@ -1,0 +1,239 @@
+"""Feature batches become prediction batches: rejections, preprocessing, the model, and what was counted on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.columns import Column, Kind, model_frame
+from tasks.errors import PrescoreError
+from tasks.faults import reached
+from tasks.features import AS_OF, FeatureContract
+from tasks.outputs import continuous, predict_outputs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.bundle import Bundle
+    from tasks.pipeline import Pipeline
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+SCORED_IN = Column(name="scored_in", postgres_type="bigint")
+REJECTED = Column(name="rejected", postgres_type="text")
+
+# How far two scores of one row may differ before they count as different: linear models and neural nets differ by 2e-16
+# between batch sizes (design section 9).
+SAME_SCORE = 1e-9
+
+
+class ModelFailed(PrescoreError):
+    """Preprocessing or the model raised on a batch."""
+
+    def __init__(self, where: str, cause: BaseException, rows_before: int) -> None:
+        self.where, self.rows_before = where, rows_before
+        super().__init__(
+            f"{where} raised {type(cause).__name__} on a batch after {rows_before:,} rows. Nothing was published; the last "
+            "good publication is still served. Run `prescore check` and correct the pipeline, or promote an earlier "
+            "model version; the traceback in the log names the line."
+        )
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What one scoring pass counted."""
+
+    rows: int = 0
+    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    #: Smallest and largest finite value of each continuous output.
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    #: Called with the number of rows so far after each batch.
+    progress: Callable[[int], None] = lambda rows: None
+
+    @property
+    def scored(self) -> int:
+        """Rows that got a prediction."""
+        return self.rows - self.rejected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A loaded model with everything that turns feature rows into prediction rows."""
+
+    pipeline: Pipeline
+    contract: FeatureContract
+    bundle: Bundle
+    preprocess: Callable[[pd.DataFrame], pd.DataFrame] | None
+    outputs: tuple[Column, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns of a prediction batch: key, as_of, scored_in, rejected, outputs."""
+        return (*self.contract.key, AS_OF, SCORED_IN, REJECTED, *self.outputs)
+
+    def predictions(
+        self, batches: Iterable[pa.RecordBatch], generation_id: int, tally: Tally
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a prediction batch for each feature batch, of the same length and order.
+
+        Rejected rows keep their key with a reason and NULL outputs. Memory is bounded by the batch.
+
+        Raises
+        ------
+        ModelFailed
+            When preprocessing or the model raises on rows that were not rejected.
+        """
+        for batch in batches:
+            scored = self._predict(batch, generation_id, tally)
+            tally.rows += batch.num_rows
+            tally.progress(tally.rows)
+            reached("stream.batch")
+            yield scored
+
+    def _predict(self, batch: pa.RecordBatch, generation_id: int, tally: Tally) -> pa.RecordBatch:
+        reasons = self._reasons_before(batch)
+        kept = np.equal(reasons, None)
+        values: dict[str, pa.Array] = {}
+        if kept.any():
+            accepted = batch if kept.all() else batch.filter(pa.array(kept))
+            values = self._outputs(accepted, tally)
+            self._reject_non_finite(values, kept, reasons)
+        arrays = [batch.column(column.name) for column in (*self.contract.key, AS_OF)]
+        n = batch.num_rows
+        arrays.append(pa.array(np.full(n, generation_id, dtype=np.int64)))
+        arrays.append(pa.array(reasons, pa.string()))
+        good = np.equal(reasons, None)
+        arrays += [self._spread(values.get(column.name), column, kept, good) for column in self.outputs]
+        tally.rejected += int((~good).sum())
+        tally.reasons.update(reasons[~good].tolist())
+        self._note_ranges(arrays[-len(self.outputs) :], tally)
+        return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in self.columns])
+
+    def _outputs(self, batch: pa.RecordBatch, tally: Tally) -> dict[str, pa.Array]:
+        frame = model_frame(batch, (AS_OF, *self.contract.features) if self.preprocess else self.contract.features)
+        try:
+            prepared = self.preprocess(frame) if self.preprocess is not None else frame
+        except Exception as error:
+            raise ModelFailed(f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, tally.rows) from error
+        try:
+            return predict_outputs(
+                self.bundle.estimator, self.bundle.prepare(prepared), self.pipeline.predictions, self.outputs
+            )
+        except PrescoreError:
+            raise
+        except Exception as error:
+            raise ModelFailed(f"Model {self.bundle.name}", error, tally.rows) from error
+
+    def _reasons_before(self, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """Return for each row why the model cannot take it, or None: what raised at registration is rejected here."""
+        reasons = np.full(batch.num_rows, None, dtype=object)
+        for column in self.contract.features:
+            values = batch.column(column.name)
+            if column.name in self.bundle.raises_on_null:
+                _set(reasons, _missing(values), f"null:{column.name}")
+            if column.kind is Kind.NUMBER and column.name in self.bundle.raises_on_infinity:
+                _set(reasons, _infinite(values), f"infinite:{column.name}")
+            known = self.bundle.known_categories.get(column.name)
+            if known is not None and column.name in self.bundle.raises_on_unseen:
+                unseen = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=pa.array(known, pa.string()))))
+                _set(reasons, _mask(unseen), f"unseen:{column.name}")
+        return reasons
+
+    def _reject_non_finite(
+        self, values: dict[str, pa.Array], kept: Mask, reasons: np.ndarray[Any, np.dtype[np.object_]]
+    ) -> None:
+        positions = np.flatnonzero(kept)
+        for column in self.outputs:
+            bad = _not_finite(values[column.name])
+            if bad is not None and bad.any():
+                found = positions[bad]
+                fresh = found[np.equal(reasons[found], None)]
+                reasons[fresh] = f"non_finite:{column.name}"
+
+    def _spread(self, values: pa.Array | None, column: Column, kept: Mask, good: Mask) -> pa.Array:
+        """Return an output for all rows: NULL where the row was rejected."""
+        n = len(kept)
+        if values is None:
+            return pa.nulls(n, column.arrow_type)
+        if good.all():
+            return values
+        indices = np.cumsum(kept) - 1
+        return values.take(pa.array(indices, pa.int64(), mask=~good))
+
+    def _note_ranges(self, outputs: Sequence[pa.Array], tally: Tally) -> None:
+        declared = {output.name: output for output in self.pipeline.predictions}
+        for column, values in zip(self.outputs, outputs, strict=True):
+            if not continuous(column, declared[column.name]):
+                continue
+            flat = values.flatten() if pa.types.is_list(values.type) else values
+            limits = pc.min_max(flat)
+            low, high = limits["min"].as_py(), limits["max"].as_py()
+            if low is not None:
+                before = tally.ranges.get(column.name, (low, high))
+                tally.ranges[column.name] = (min(low, before[0]), max(high, before[1]))
+
+
+def disagreements(scored: pa.Table, served: pa.Table, key: Sequence[Column], outputs: Sequence[Column]) -> int:
+    """Return how many rows of two tables with the same keys differ in any output by more than ``SAME_SCORE``.
+
+    A key that only one of them has counts as different. Both tables are small: a sample.
+    """
+    names = [column.name for column in key]
+    left = {tuple(row[n] for n in names): row for row in scored.to_pylist()}
+    right = {tuple(row[n] for n in names): row for row in served.to_pylist()}
+    differing = len(left.keys() ^ right.keys())
+    for identity in left.keys() & right.keys():
+        pairs = ((left[identity][c.name], right[identity][c.name]) for c in (*outputs, REJECTED))
+        differing += not all(_same(a, b) for a, b in pairs)
+    return differing
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= SAME_SCORE
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _set(reasons: np.ndarray[Any, np.dtype[np.object_]], where: Mask, reason: str) -> None:
+    reasons[where & np.equal(reasons, None)] = reason
+
+
+def _mask(values: pa.Array) -> Mask:
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _missing(values: pa.Array) -> Mask:
+    return _mask(pc.is_null(values, nan_is_null=pa.types.is_floating(values.type)))
+
+
+def _infinite(values: pa.Array) -> Mask:
+    if not pa.types.is_floating(values.type):
+        return np.zeros(len(values), dtype=bool)
+    return _mask(pc.fill_null(pc.is_inf(values), False))
+
+
+def _not_finite(values: pa.Array) -> Mask | None:
+    """Return where an output is NaN, infinite or NULL; None for outputs that cannot be."""
+    if pa.types.is_floating(values.type):
+        return ~_mask(pc.fill_null(pc.is_finite(values), False))
+    if pa.types.is_list(values.type) and pa.types.is_floating(values.type.value_type):
+        flat = ~_mask(pc.fill_null(pc.is_finite(values.flatten()), False))
+        bad = np.zeros(len(values), dtype=bool)
+        if flat.any():
+            bad[_mask_indices(values, flat)] = True
+        return bad
+    return _mask(pc.is_null(values))
+
+
+def _mask_indices(values: pa.Array, flat: Mask) -> np.ndarray[Any, np.dtype[np.int64]]:
+    parents: np.ndarray[Any, np.dtype[np.int64]] = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
+    return parents[flat]
