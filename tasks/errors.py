@@ -157,3 +157,14 @@ class EmbeddedServerFailed(EmbeddedDatabaseError):
             f"The embedded PostgreSQL did not {action}: {reason or 'it gave no reason'}. The data was left as it is. "
             f"Its log is in {log_folder}."
         )
+
+
+class DemoIsRunning(PrescoreError):
+    """Another demo works in the demo's database."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        super().__init__(
+            f"Another demo is working in the database {database}, which each one makes anew. Nothing was changed. "
+            "Wait until it has ended, or end it."
+        )

@@ -39,29 +39,31 @@ FROM (
                 ELSE 0
             END,
             ceil(
-                date_part('epoch', least(:until, h.left_at) - h.created_at) / 86400 / h.gap_days
+                date_part('epoch', :until - h.created_at) / 86400 / h.gap_days
             )::integer
         ) AS k
-        WHERE least(:until, h.left_at) > h.created_at
         OFFSET 0 -- reckon each moment once, not again wherever it is used
     ) AS s
     WHERE
-        s.ordered_at < s.left_at
-        AND shop_world.chance(s.key, 32) < CASE
+        shop_world.chance(s.key, 32) < CASE
             WHEN s.at_sign_up THEN 0.7
             ELSE
                 -- most in the middle of December, least in the middle of June
                 (0.80 + 0.14 * cos(
                     2 * pi() * (date_part('epoch', s.ordered_at) / 86400 / 365.25 - 0.96)
                 ))
-                -- who is about to leave orders less
-                * CASE WHEN s.left_at < s.ordered_at + interval '45 days' THEN 0.5 ELSE 1 END
+                -- who is about to leave orders less, who left hardly ever
+                * CASE
+                    WHEN s.ordered_at >= s.left_at THEN 0.05
+                    WHEN s.ordered_at >= s.left_at - interval '45 days' THEN 0.5
+                    ELSE 1
+                END
                 -- who pauses, for up to two months, hardly at all
                 * CASE
                     WHEN shop_world.chance(
                         s.customer_id * 10000
                             + floor(date_part('epoch', s.ordered_at) / 86400 / 60)::bigint, 33
-                    ) < 0.08 THEN 0.1
+                    ) < 0.10 THEN 0.1
                     ELSE 1
                 END
         END
