@@ -99,7 +99,7 @@ def demo_database(server_url: str) -> Iterator[str]:
 
 
 def open_shop(url: str, *, customers: int, today: datetime, done: Callable[[str], None] = lambda _: None) -> ShopSize:
-    """Create the shop and load its two years up to ``today``; calls ``done`` with each of SHOP_PARTS when it is there."""
+    """Create the shop and load its two years up to ``today``; calls ``done`` with each of SHOP_PARTS once loaded."""
     past = {"since": today - _EARLY, "until": today}
     with connect(url, "prescore demo") as connection:
         for name in ("create_shop", "create_world", "create_chance", "create_habits"):

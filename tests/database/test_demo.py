@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -36,15 +37,16 @@ def ask(url: str, query: str, **values: Any) -> list[Any]:
 
 def contents(url: str) -> list[Any]:
     """Count and order-free checksum of every table of the shop, without the numbers that a sequence gave."""
-    whole = "SELECT '{0}', count(*), sum(hashtextextended((to_jsonb(t) - 'order_id' - 'visit_id')::text, 0)) FROM shop.{0} t"
-    return ask(
-        url, " UNION ALL ".join(whole.format(t) for t in ("customers", "products", "orders", "visits")) + " ORDER BY 1"
-    )
+    rows = "(to_jsonb(t) - 'order_id' - 'visit_id')::text"
+    whole = f"SELECT '{{0}}', count(*), sum(hashtextextended({rows}, 0)) FROM shop.{{0}} AS t"
+    tables = ("customers", "products", "orders", "visits")
+    return ask(url, " UNION ALL ".join(whole.format(table) for table in tables) + " ORDER BY 1")
 
 
 def features(url: str, as_of: datetime, keys: list[int]) -> list[Any]:
     query = (pipeline_folder() / "features.sql").read_text()
-    batch = "batch AS (SELECT customer_id, CAST(:as_of AS timestamptz) AS as_of FROM unnest(CAST(:keys AS bigint[])) k(customer_id))"
+    given = "unnest(CAST(:keys AS bigint[])) AS given(customer_id)"
+    batch = f"batch AS (SELECT customer_id, CAST(:as_of AS timestamptz) AS as_of FROM {given})"
     return ask(url, f"WITH {batch} SELECT * FROM ({query}) AS features ORDER BY customer_id", as_of=as_of, keys=keys)
 
 
@@ -92,7 +94,7 @@ def test_two_loads_that_follow_on_each_other_give_the_rows_of_one(
 ) -> None:
     for url, cuts in ((database_url, [0, 1]), (second_database_url, [0, 0.3, 1])):
         open_shop(url, customers=CUSTOMERS, today=TODAY)
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in itertools.pairwise(cuts):
             with connect(url) as connection:
                 span = {"since": TODAY + begin * 9 * DAY, "until": TODAY + end * 9 * DAY}
                 connection.execute(sa.text(load_demo(part)), span)
