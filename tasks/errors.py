@@ -6,6 +6,8 @@ holds a secret or a data value.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -149,13 +151,13 @@ class EmbeddedPasswordLost(EmbeddedDatabaseError):
 class EmbeddedServerFailed(EmbeddedDatabaseError):
     """A program of PostgreSQL ended with an error."""
 
-    def __init__(self, action: str, log_folder: Path, reason: str) -> None:
+    def __init__(self, action: str, log_folder: Path | None, reason: str) -> None:
         self.action = action
         self.log_folder = log_folder
         self.reason = reason
         super().__init__(
             f"The embedded PostgreSQL did not {action}: {reason or 'it gave no reason'}. The data was left as it is. "
-            f"Its log is in {log_folder}."
+            + (f"Its log is in {log_folder}." if log_folder else "Remove the cause and run the command again.")
         )
 
 
@@ -168,3 +170,153 @@ class DemoIsRunning(PrescoreError):
             f"Another demo is working in the database {database}, which each one makes anew. Nothing was changed. "
             "Wait until it has ended, or end it."
         )
+
+
+class ScheduleInvalid(PrescoreError, ValueError):
+    """A cron expression or a time zone that cannot be meant."""
+
+
+class SqlInvalid(PrescoreError):
+    """A query of a pipeline that PostgreSQL's grammar does not know; ``line`` counts from the start of its file."""
+
+    def __init__(self, origin: str, line: int | None, reason: str) -> None:
+        self.origin, self.line, self.reason = origin, line, reason
+        place = origin if line is None else f"{origin} line {line}"
+        super().__init__(f"{place}: {reason}. Nothing was run. Correct the query.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing in a pipeline's folder that is not as it must be."""
+
+    #: File and, in pipeline.toml, table and key: ``churn/pipeline.toml [serve] stale_after``.
+    place: str
+    #: What was found and expected, and what to write instead.
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class PipelineInvalid(PrescoreError):
+    """A pipeline's folder does not declare a pipeline; every problem that was found is listed."""
+
+    def __init__(self, pipeline: str, problems: Sequence[Problem]) -> None:
+        self.pipeline = pipeline
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(
+            f"Pipeline {pipeline} cannot be used, {count}:\n{lines}\nNothing was run or changed; what is published is "
+            f"still served. Correct these, then try `prescore check`."
+        )
+
+
+class PipelineNotFound(UsageError):
+    """There is no pipeline of this name, or no folder of pipelines."""
+
+
+class PipelineCodeFailed(PrescoreError):
+    """The Python code of a pipeline could not be imported; the cause is chained."""
+
+    def __init__(self, file: str, line: int | None, reason: str) -> None:
+        self.file, self.line, self.reason = file, line, reason
+        place = file if line is None else f"{file} line {line}"
+        super().__init__(
+            f"{place}: {reason}. Nothing was run or changed; what is published is still served. Correct the code, or "
+            "install what it imports."
+        )
+
+
+class ModelUnreadable(PrescoreError):
+    """A model file is damaged, of another kind, or holds what cannot be written."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        super().__init__(f"{what[0].upper()}{what[1:]}. No model was registered or replaced. {remedy}")
+
+
+class TypesRefused(PrescoreError):
+    """A model file names types outside the list of those that prescore loads; none of them was imported."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self.types = tuple(types)
+        super().__init__(
+            f"The model file holds {', '.join(self.types)}, outside the types that prescore loads. Nothing was loaded from "
+            "it and no model was registered or replaced. Use scikit-learn's own estimators, define your classes and "
+            "functions in the pipeline's model.py, or, for a file that you made yourself, save it with joblib and register "
+            "it with --trust-pickle."
+        )
+
+
+class PickleNotTrusted(PrescoreError):
+    """A pickle or joblib file that nobody vouched for; it was not opened."""
+
+    def __init__(self, loader: str) -> None:
+        self.loader = loader
+        super().__init__(
+            f"The model is a {loader} file, which can run any code when it is opened. It was not opened, and no model was "
+            "registered or replaced. Save the model with skops.io.dump, or, if you made the file yourself, register it with "
+            "--trust-pickle."
+        )
+
+
+class BundleTampered(PrescoreError):
+    """A bundle's bytes are not those that were registered."""
+
+    def __init__(self, *, what: str, expected: str, found: str) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"{what} has the digest {found[:12]}, registered was {expected[:12]}. Nothing was loaded from it; what was "
+            "published is still served. Register the model again or promote another version, and find out who changed "
+            "prescore.model_chunks."
+        )
+
+
+class ColumnsMissing(PrescoreError):
+    """Preprocessing built other columns than the model was fitted on."""
+
+    def __init__(self, *, model: str, expected: Sequence[str], found: Sequence[str]) -> None:
+        self.missing = tuple(name for name in expected if name not in found)
+        self.added = tuple(name for name in found if name not in expected)
+        more = f"; not expected: {', '.join(self.added)}" if self.added else ""
+        super().__init__(
+            f"Model {model} expects {len(expected)} features, {len(found)} columns were built (missing: "
+            f"{', '.join(self.missing)}{more}). Nothing was published; what was published is still served. Add the missing "
+            "columns to features.sql or preprocess, or promote a version that was trained on these."
+        )
+
+
+class PreprocessRefused(PrescoreError):
+    """Preprocessing did not give one row for each row, in order."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"preprocess {what}. Nothing was registered or published. {remedy}")
+
+
+class RegistrationRefused(PrescoreError):
+    """A model cannot be registered: it does not behave as a batch model must, or its sample does not fit."""
+
+    def __init__(self, model: str, what: str, remedy: str) -> None:
+        self.model = model
+        super().__init__(f"Model {model}: {what}. No version was registered; the aliases are unchanged. {remedy}")
+
+
+class ModelNotFound(PrescoreError):
+    """The registry has no such model, version or alias."""
+
+    def __init__(self, model: str, asked: str, there: str) -> None:
+        self.model = model
+        super().__init__(
+            f"The registry has no {asked} of model {model}; {there}. Nothing was changed. Train one with `prescore train`, "
+            "or name one that is there (`prescore models list`)."
+        )
+
+
+class TrainingRefused(PrescoreError):
+    """There is nothing that a model could be trained or evaluated on."""
+
+    def __init__(self, pipeline: str, what: str, remedy: str) -> None:
+        self.pipeline = pipeline
+        super().__init__(f"Pipeline {pipeline} cannot be trained: {what}. No version was registered. {remedy}")

@@ -21,6 +21,9 @@ FOLDER_VARIABLE = "PRESCORE_TEST_SERVER"
 # A bin folder of another PostgreSQL (15 to 18) to test against.
 BINARIES_VARIABLE = "PRESCORE_TEST_POSTGRES"
 
+_PREFIX = "prescore-tests-"
+_FOLDER = pytest.StashKey[Path]()
+
 
 def _recipe() -> embedded.Recipe:
     named = os.environ.get(BINARIES_VARIABLE)
@@ -36,8 +39,9 @@ def _recipe() -> embedded.Recipe:
 
 def pytest_configure(config: pytest.Config) -> None:
     if FOLDER_VARIABLE not in os.environ:
+        _remove_abandoned()
         # Directly below /tmp: a socket's path may have 107 bytes, and the server's account must get there.
-        folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="prescore-tests-"))
+        folder = Path(tempfile.mkdtemp(dir="/tmp", prefix=f"{_PREFIX}{os.getpid()}-"))
         if os.geteuid() == 0:
             folder.chmod(0o755)
         os.environ[FOLDER_VARIABLE] = str(folder)
@@ -46,15 +50,24 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(variable, None)
 
 
-_FOLDER = pytest.StashKey[Path]()
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash.get(_FOLDER, None)
     if folder is not None:
         embedded.stop(folder)
         shutil.rmtree(folder, ignore_errors=True)
         os.environ.pop(FOLDER_VARIABLE, None)
+
+
+def _remove_abandoned() -> None:
+    """Stop the servers of our own test runs that were killed; the process id in the folder's name is theirs."""
+    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if folder.stat().st_uid == os.geteuid() and pid.isdigit():
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                embedded.stop(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_report_header() -> str:
@@ -94,6 +107,8 @@ def _template(server_url: str) -> Iterator[str]:
     from tasks.migrations import apply
 
     apply(psql_url(server_url, name))
+    # Nobody connects any more, autovacuum included: a database that is in use cannot be copied.
+    execute(server_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     yield name
     execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
