@@ -230,6 +230,6 @@ def set_clock(url: str, instant: datetime) -> None:
     with connected(url) as connection:
         run(
             connection,
-            "CREATE OR REPLACE FUNCTION prescore.clock() RETURNS timestamptz LANGUAGE sql STABLE "
+            "CREATE OR REPLACE FUNCTION prescore.clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE "
             f"AS $$ SELECT timestamptz '{instant.isoformat()}' $$",
         )
