@@ -1,0 +1,560 @@
+"""One pipeline folder, read and validated into frozen types.
+
+Validation is strict and complete: everything that is wrong in the folder is reported at once, with the key, what was
+expected and found, and what to write instead. No user code runs before a function of it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tasks import declaration, pipeline_code, schedule, usersql
+from tasks.complaints import complaints, unknown_key
+from tasks.declaration import (
+    Coverage,
+    Drift,
+    Entity,
+    Features,
+    Golden,
+    Logic,
+    Manual,
+    Model,
+    Output,
+    Performance,
+    Schedule,
+    Serve,
+    ServeTable,
+    Source,
+    Training,
+    Unknown,
+)
+from tasks.errors import PipelineInvalid, PipelineNotFound, Problem, SqlInvalid
+from tasks.usersql import Severity, UserQuery
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.settings import Settings
+
+__all__ = [
+    "Coverage",
+    "Drift",
+    "Entity",
+    "Features",
+    "Golden",
+    "Logic",
+    "Manual",
+    "Model",
+    "Output",
+    "Performance",
+    "Pipeline",
+    "Schedule",
+    "Serve",
+    "Source",
+    "Training",
+    "Unknown",
+    "UserQuery",
+    "find_pipeline",
+    "load_pipeline",
+    "load_pipelines",
+]
+
+FILE = "pipeline.toml"
+
+#: Every table of pipeline.toml; what it is when it is not there, when it may be left out.
+_TABLES = (
+    "description",
+    "entity",
+    "features",
+    "model",
+    "predictions",
+    "training",
+    "schedule",
+    "serve",
+    "source",
+    "logic",
+    "drift",
+    "performance",
+    "coverage",
+    "unknown",
+    "manual",
+)
+_REQUIRED = {
+    "entity": 'write [entity] with key = ["customer_id"] and query, the SELECT of all of them',
+    "features": 'write [features] with query = "features.sql"',
+    "predictions": 'write [predictions] with a column such as probability = { method = "predict_proba", class = "1" }',
+}
+
+# Design section 13: the limits of a pipeline that declares none, as multiples of the full schedule's period, and those
+# of one without a full schedule.
+_AGING_PERIODS, _STALE_PERIODS = 1.5, 2
+_AGING_AFTER, _STALE_AFTER = timedelta(hours=26), timedelta(hours=36)
+_SERVE_STALE_FOR = timedelta(hours=72)
+
+_Declared = TypeVar("_Declared", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """One declared batch prediction: entities, features, model, predictions, promise and schedules."""
+
+    #: Name of the folder.
+    name: str
+    folder: Path
+    description: str = ""
+    entity: Entity
+    features: Features
+    model: Model
+    predictions: tuple[Output, ...]
+    training: Training | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    serve: Serve
+    sources: tuple[Source, ...] = ()
+    logic: Logic = field(default_factory=Logic)
+    drift: Drift = field(default_factory=Drift)
+    performance: Performance = field(default_factory=Performance)
+    coverage: Coverage = field(default_factory=Coverage)
+    unknown: Unknown = field(default_factory=Unknown)
+    manual: Manual = field(default_factory=Manual)
+    #: SHA-256 of what decides predictions, and of everything else that is declared; see :func:`logic_digest`.
+    logic_digest: str = ""
+    contract_digest: str = ""
+    #: pipeline.toml as it was read.
+    contract_text: str = ""
+    #: What is allowed and may surprise, one sentence each.
+    warnings: tuple[str, ...] = ()
+
+    def preprocess_function(self) -> Callable[[pd.DataFrame], pd.DataFrame] | None:
+        """Import the preprocessing function, or return None when there is none.
+
+        Raises
+        ------
+        PipelineCodeFailed
+            When its file cannot be imported.
+        """
+        return self._function(self.features.preprocess)
+
+    def estimator_function(self) -> Callable[[], Any] | None:
+        """Import the function that builds an unfitted estimator, or return None when there is none.
+
+        Raises
+        ------
+        PipelineCodeFailed
+            When its file cannot be imported.
+        """
+        return self._function(None if self.training is None else self.training.estimator)
+
+    def model_module(self) -> ModuleType | None:
+        """Import model.py as ``prescore_pipelines.<name>.model``, or return None when there is none.
+
+        Raises
+        ------
+        PipelineCodeFailed
+            When it cannot be imported.
+        """
+        if not (self.folder / "model.py").is_file():
+            return None
+        return pipeline_code.import_file(self.name, self.folder, "model.py")
+
+    def _function(self, reference: str | None) -> Callable[..., Any] | None:
+        return None if reference is None else pipeline_code.import_function(self.name, self.folder, reference)
+
+
+def find_pipeline(settings: Settings, name: str) -> Pipeline:
+    """Return the pipeline of this name.
+
+    Raises
+    ------
+    PipelineNotFound
+        Naming the nearest one and those that are there.
+    PipelineInvalid
+        When its folder declares no pipeline.
+    """
+    folders = _folders(settings.pipelines_dir)
+    if name in folders:
+        return load_pipeline(folders[name])
+    there = f"there are {', '.join(folders)}" if folders else "there is none"
+    raise PipelineNotFound(
+        f'There is no pipeline "{name}" in {settings.pipelines_dir}{declaration.nearest(name, list(folders))} '
+        f"{there[0].upper() + there[1:]}. Nothing was run. A pipeline is a folder with {FILE}; PRESCORE_PIPELINES "
+        "names the folder that holds it."
+    )
+
+
+def load_pipelines(directory: Path) -> dict[str, Pipeline]:
+    """Return every pipeline of a directory by its name; folders without pipeline.toml are none.
+
+    Raises
+    ------
+    PipelineNotFound
+        When there is no such directory.
+    PipelineInvalid
+        Listing the problems of all of them.
+    """
+    pipelines: dict[str, Pipeline] = {}
+    problems: list[Problem] = []
+    broken: list[str] = []
+    for name, folder in _folders(directory).items():
+        try:
+            pipelines[name] = load_pipeline(folder)
+        except PipelineInvalid as error:
+            problems.extend(error.problems)
+            broken.append(name)
+    if problems:
+        raise PipelineInvalid(", ".join(broken), problems)
+    return pipelines
+
+
+def load_pipeline(folder: Path) -> Pipeline:
+    """Return the pipeline that a folder declares.
+
+    Raises
+    ------
+    PipelineNotFound
+        When there is no such folder.
+    PipelineInvalid
+        Listing everything that is wrong in it.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise PipelineNotFound(
+            f"There is no folder {folder}. Nothing was run. Check the path, or PRESCORE_PIPELINES, which names the "
+            "folder that holds the pipelines."
+        )
+    reading = _Reading(folder)
+    name_problem = declaration.name_problem(reading.name, suffixes=True)
+    if name_problem:
+        reading.add("", f"the folder's name is the pipeline's: {name_problem}")
+    text = reading.text()
+    raw = None if text is None else reading.toml(text)
+    for file, message in pipeline_code.code_problems(folder):
+        reading.problems.append(Problem(place=f"{reading.name}/{file}", message=message))
+    pipeline = None if raw is None or text is None else reading.pipeline(raw, text)
+    if reading.problems or pipeline is None:
+        raise PipelineInvalid(reading.name, reading.problems)
+    return pipeline
+
+
+def _folders(directory: Path) -> dict[str, Path]:
+    if not directory.is_dir():
+        raise PipelineNotFound(
+            f"There is no folder {directory}. Nothing was run. Set PRESCORE_PIPELINES to the folder that holds the "
+            "pipelines."
+        )
+    return {path.name: path for path in sorted(directory.iterdir()) if (path / FILE).is_file()}
+
+
+class _Reading:
+    """One look at a folder, with the problems that were found on the way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.problems: list[Problem] = []
+
+    def add(self, key: str, message: str) -> None:
+        place = f"{self.name}/{FILE} {key}".rstrip()
+        self.problems.append(Problem(place=place, message=message))
+
+    def text(self) -> str | None:
+        try:
+            return (self.folder / FILE).read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            there = ", ".join(pipeline_code.files(self.folder)) or "nothing"
+            self.add("", f"there is no such file; the folder holds {there}. Write one, or name another folder")
+        except UnicodeDecodeError as error:
+            self.add("", f"is not UTF-8 at byte {error.start}; save it as UTF-8")
+        except OSError as error:
+            self.add("", f"cannot be read: {error.strerror}")
+        return None
+
+    def toml(self, text: str) -> dict[str, Any] | None:
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason, _, place = str(error).partition(" (at ")
+            line = place.split(",")[0] if place.startswith("line ") else ""
+            self.add(
+                line, f"is no TOML: {reason[:1].lower() + reason[1:]}{'' if line else ' ' + place.rstrip(')')}".rstrip()
+            )
+        return None
+
+    def pipeline(self, raw: Mapping[str, Any], text: str) -> Pipeline | None:
+        for key in raw:
+            if key not in _TABLES:
+                self.add(f"[{key}]" if isinstance(raw[key], dict) else key, unknown_key(key, _TABLES))
+        description = raw.get("description", "")
+        if not isinstance(description, str):
+            self.add("description", f"expected a text in quotes, found {declaration.show(description)}")
+        plan = self.table(Schedule, "schedule", raw)
+        entity, outputs = self.table(Entity, "entity", raw), self.predictions(raw)
+        logic = self.table(Logic, "logic", raw)
+        declared: dict[str, Any] = {
+            "name": self.name,
+            "folder": self.folder,
+            "description": description,
+            "entity": entity,
+            "features": self.table(Features, "features", raw),
+            "model": self.table(Model, "model", raw, {"name": self.name}),
+            "predictions": outputs,
+            "training": self.table(Training, "training", raw) if "training" in raw else None,
+            "schedule": plan,
+            "serve": self.serve(raw, plan),
+            "sources": self.sources(raw),
+            "logic": logic,
+            "drift": self.table(Drift, "drift", raw),
+            "performance": self.table(Performance, "performance", raw),
+            "coverage": self.table(Coverage, "coverage", raw),
+            "unknown": self.table(Unknown, "unknown", raw),
+            "manual": self.table(Manual, "manual", raw),
+            "contract_text": text,
+        }
+        self.names(entity, outputs)
+        further = self.logic_files(logic)
+        if self.problems:
+            return None
+        pipeline = Pipeline(**declared)
+        try:
+            digests = (logic_digest(pipeline, further), contract_digest(pipeline))
+        except SqlInvalid as error:
+            self.problems.append(Problem(place=f"{self.name}/{error.origin}", message=error.reason))
+            return None
+        return replace(
+            pipeline, logic_digest=digests[0], contract_digest=digests[1], warnings=tuple(_warnings(pipeline))
+        )
+
+    def table(
+        self, model: type[_Declared], key: str, raw: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> _Declared | None:
+        if key not in raw and key in _REQUIRED:
+            self.add(f"[{key}]", f"missing: {_REQUIRED[key]}")
+            return None
+        return self.validated(model, f"[{key}]", raw.get(key, {}), defaults)
+
+    def validated(
+        self, model: type[_Declared], place: str, value: object, defaults: Mapping[str, Any] | None = None
+    ) -> _Declared | None:
+        if not isinstance(value, dict):
+            self.add(place, f"expected a table, found {declaration.show(value)}")
+            return None
+        try:
+            return model.model_validate({**(defaults or {}), **value}, context=declaration.Place(folder=self.folder))
+        except ValidationError as error:
+            self.problems.extend(complaints(error, model, self.name, f"{self.name}/{FILE} {place}"))
+            return None
+
+    def predictions(self, raw: Mapping[str, Any]) -> tuple[Output, ...] | None:
+        if raw.get("predictions", {}) == {}:
+            self.add("[predictions]", f"missing: {_REQUIRED['predictions']}")
+            return None
+        declared = raw["predictions"]
+        if not isinstance(declared, dict):
+            self.add("[predictions]", f"expected a table, found {declaration.show(declared)}")
+            return None
+        outputs = []
+        for name, value in declared.items():
+            place = f"[predictions] {name}"
+            if isinstance(value, dict) and {"name", "class_"} & set(value):
+                known = [key for key in Output.model_fields if key not in {"name", "class_"}]
+                for key in sorted({"name", "class_"} & set(value)):
+                    self.add(f"{place}.{key}", unknown_key(key, ["class", *known]))
+                continue
+            outputs.append(self.validated(Output, place, value, {"name": name}))
+        return tuple(output for output in outputs if output is not None)
+
+    def serve(self, raw: Mapping[str, Any], plan: Schedule | None) -> Serve | None:
+        declared = self.table(ServeTable, "serve", raw)
+        if declared is None or plan is None:
+            return None
+        limits = _limits(declared, plan)
+        return self.validated(Serve, "[serve]", {**limits, "on_expired": declared.on_expired})
+
+    def sources(self, raw: Mapping[str, Any]) -> tuple[Source, ...] | None:
+        declared = raw.get("source", [])
+        if not isinstance(declared, list):
+            self.add("[source]", "expected [[source]], in double brackets: there may be several")
+            return None
+        sources: list[Source] = []
+        for at, value in enumerate(declared, start=1):
+            named = value.get("name") if isinstance(value, dict) else None
+            label = named if isinstance(named, str) else f"number {at}"
+            source = self.validated(Source, f"[[source]] {label}", value)
+            if source is not None and source.name in {known.name for known in sources}:
+                self.add(f"[[source]] {label}", "is declared twice; keep one of the two")
+            elif source is not None:
+                sources.append(source)
+        return tuple(sources)
+
+    def names(self, entity: Entity | None, outputs: tuple[Output, ...] | None) -> None:
+        for output in outputs or ():
+            if entity is not None and output.name in entity.key:
+                self.add(f"[predictions] {output.name}", "is the name of a key column too; choose another name")
+
+    def logic_files(self, logic: Logic | None) -> list[str]:
+        found: set[str] = set()
+        for pattern in () if logic is None else logic.files:
+            try:
+                matching = pipeline_code.files(self.folder, pattern)
+            except (ValueError, NotImplementedError, IndexError):
+                matching = []
+            if not matching:
+                there = ", ".join(pipeline_code.files(self.folder))
+                self.add("[logic] files", f'"{pattern}" matches no file of the folder, which holds {there}')
+            found.update(matching)
+        return sorted(found)
+
+
+def _limits(declared: ServeTable, plan: Schedule) -> dict[str, timedelta]:
+    """Return the promise: what is declared, and in its absence what the full schedule suggests.
+
+    When one of two limits is declared and the other's default is on its wrong side, the other follows in proportion.
+    """
+    if plan.full:
+        period = schedule.period(plan.full, plan.timezone)
+        aging, stale = period * _AGING_PERIODS, period * _STALE_PERIODS
+    else:
+        aging, stale = _AGING_AFTER, _STALE_AFTER
+    share = aging / stale
+    aging_after, stale_after = declared.aging_after, declared.stale_after
+    if aging_after is None:
+        aging_after = aging if stale_after is None or aging <= stale_after else _seconds(stale_after * share)
+    if stale_after is None:
+        stale_after = stale if aging_after <= stale else _seconds(aging_after / share)
+    return {
+        "aging_after": aging_after,
+        "stale_after": stale_after,
+        "serve_stale_for": declared.serve_stale_for or _SERVE_STALE_FOR,
+    }
+
+
+def _seconds(duration: timedelta) -> timedelta:
+    return max(timedelta(seconds=1), timedelta(seconds=round(duration.total_seconds())))
+
+
+def _warnings(pipeline: Pipeline) -> list[str]:
+    """Return what is allowed and may surprise."""
+    found = []
+    place, plan = f"{pipeline.name}/{FILE}", pipeline.schedule
+    if not pipeline.sources:
+        found.append(
+            f"{place} [[source]]: none is declared, so that data counts as being as new as the run that read it. "
+            "Declare the tables that the features read"
+        )
+    if plan.full:
+        between = schedule.period(plan.full, plan.timezone)
+        grace = plan.grace_for("full") or timedelta(0)
+        if between + grace > pipeline.serve.stale_after:
+            write = declaration.write_duration
+            found.append(
+                f"{place} [serve] stale_after: {write(pipeline.serve.stale_after)} is less than the "
+                f"{write(between)} between two full runs and the grace of {write(grace)}, so that predictions turn "
+                "stale before the next run is late. Raise it, or run more often"
+            )
+    if plan.incremental and pipeline.features.changes is None:
+        found.append(
+            f"{place} [features] changes: incremental runs are scheduled and no query says what changed, so that they "
+            "score new and due entities only. Add changes.sql"
+        )
+    if pipeline.features.time_invariant and pipeline.features.valid_for is not None:
+        found.append(
+            f"{place} [features] valid_for: features that do not depend on as_of need no renewal. Remove valid_for or "
+            "time_invariant"
+        )
+    for query, supplied in _queries(pipeline):
+        sampling = pipeline.training is not None and query is pipeline.training.labels
+        for finding in usersql.judge(query, supplied, sampling=sampling):
+            if finding.severity is Severity.WARNING:
+                found.append(f"{pipeline.name}/{finding.message}")
+    return found
+
+
+def _queries(pipeline: Pipeline) -> list[tuple[UserQuery, str]]:
+    listed = [
+        (pipeline.entity.query, "run"),
+        (pipeline.features.query, "batch"),
+        (pipeline.features.changes, "since"),
+        (None if pipeline.training is None else pipeline.training.labels, "run"),
+    ]
+    return [(query, supplied) for query, supplied in listed if query is not None]
+
+
+# Digests --------------------------------------------------------------------------------------------------------------
+
+
+def logic_digest(pipeline: Pipeline, further: list[str] | tuple[str, ...] = ()) -> str:
+    """Return the SHA-256, in hex, of everything that decides a prediction's value or whose turn it is to be scored.
+
+    That is: the key; the parse trees of the entity, feature and changes queries; preprocess and time_invariant; each
+    output with what it is made of; the syntax tree of every .py file of the folder, and the files of [logic].
+    Whitespace, comments, docstrings and the order of outputs do not count. Nor do allow_empty, valid_for and index:
+    they say when to publish or score and how rows are found, and change no value.
+    """
+    outputs = {
+        output.name: output.model_dump(exclude_none=True, exclude={"name", "index"}) for output in pipeline.predictions
+    }
+    changes = pipeline.features.changes
+    code = {
+        name: pipeline_code.normal_code(pipeline.folder / name) for name in pipeline_code.files(pipeline.folder, "*.py")
+    }
+    return _digest(
+        {
+            "key": pipeline.entity.key,
+            "entity": usersql.normalise(pipeline.entity.query.text),
+            "features": usersql.normalise(pipeline.features.query.text),
+            "changes": None if changes is None else usersql.normalise(changes.text),
+            "preprocess": pipeline.features.preprocess,
+            "time_invariant": pipeline.features.time_invariant,
+            "predictions": outputs,
+            "code": code,
+            "files": {name: _file_digest(pipeline.folder, name) for name in further if name not in code},
+        }
+    )
+
+
+def contract_digest(pipeline: Pipeline) -> str:
+    """Return the SHA-256, in hex, of everything declared that changes no prediction: limits, schedules, descriptions.
+
+    Values count, not how they are written: ``36h`` and ``1d12h`` are the same, as are a default and its absence.
+    """
+    labels = None if pipeline.training is None else pipeline.training.labels
+    tables = {
+        key: getattr(pipeline, key).model_dump(mode="json")
+        for key in ("model", "schedule", "serve", "logic", "drift", "performance", "coverage", "unknown", "manual")
+    }
+    training = None if pipeline.training is None else pipeline.training.model_dump(mode="json", exclude={"labels"})
+    return _digest(
+        {
+            **tables,
+            "description": pipeline.description,
+            "allow_empty": pipeline.entity.allow_empty,
+            "valid_for": pipeline.features.model_dump(mode="json", include={"valid_for"}),
+            "index": sorted(output.name for output in pipeline.predictions if output.index),
+            "training": training,
+            "labels": None if labels is None else usersql.normalise(labels.text),
+            "sources": [source.model_dump(mode="json") for source in pipeline.sources],
+        }
+    )
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_digest(folder: Path, name: str) -> str:
+    """Return the digest of a further file of [logic]; SQL counts by its parse tree when it has one."""
+    content = (folder / name).read_bytes()
+    if name.endswith(".sql"):
+        with contextlib.suppress(SqlInvalid, UnicodeDecodeError):
+            content = usersql.normalise(content.decode("utf-8")).encode()
+    return hashlib.sha256(content).hexdigest()
