@@ -81,9 +81,9 @@ def ensure_running(data_dir: Path, *, recipe: Recipe | None = None) -> str:
         return found
     account = server_account()
     require_reachable(place.data_dir, account)
-    with locked(place):
+    with locked(place) as lock:
         found = _ready_url(place)
-        return found if found is not None else _bring_up(place, recipe or Recipe(), account)
+        return found if found is not None else _bring_up(place, recipe or Recipe(), account, lock)
 
 
 def stop(data_dir: Path) -> bool:
@@ -99,7 +99,7 @@ def stop(data_dir: Path) -> bool:
         # -m fast ends sessions and writes a checkpoint, which may take a while on a slow disk.
         command = [programs_in_use(place) / "pg_ctl", "stop", "-D", place.cluster, "-m", "fast", "-w", "-t", "120"]
         done = run(command, account=account, cwd=place.cluster)
-        if done.returncode != 0:
+        if done.returncode != 0 and is_alive(postmaster, place):
             raise EmbeddedServerFailed("stop", place.log_folder, reason_in(done.stderr))
         return True
 
@@ -156,11 +156,11 @@ def _ready_url(place: Place) -> str | None:
     return _url(postmaster.port, password)
 
 
-def _bring_up(place: Place, recipe: Recipe, account: Account) -> str:
+def _bring_up(place: Place, recipe: Recipe, account: Account, lock: int) -> str:
     if not wait_until_ready(place):
         programs = installed_programs(place, recipe, account)
         clean_leftovers(place)
-        create_cluster(place, programs, recipe, account)
+        create_cluster(place, programs, recipe, account=account, lock=lock)
         start(place, programs, recipe, account)
     return _finish(place)
 

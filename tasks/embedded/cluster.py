@@ -23,14 +23,14 @@ def clean_leftovers(place: Place) -> None:
                 path.unlink(missing_ok=True)
 
 
-def create_cluster(place: Place, programs: Path, recipe: Recipe, account: Account) -> None:
+def create_cluster(place: Place, programs: Path, recipe: Recipe, *, account: Account, lock: int) -> None:
     """Create the cluster unless it is there, and a password where one is missing."""
     cluster = place.cluster
     if (cluster / "PG_VERSION").exists() and (cluster / "global" / "pg_control").exists():
         _require_same_version(cluster, programs)
         if read_password(place) is None:
             release_process_ids(place, account)
-            _renew_password(place, programs, account)
+            _renew_password(place, programs, account, lock)
         return
     if cluster.exists() and (not cluster.is_dir() or any(cluster.iterdir())):
         raise ClusterIncomplete(cluster)
@@ -41,7 +41,7 @@ def create_cluster(place: Place, programs: Path, recipe: Recipe, account: Accoun
     if account.owner is not None:
         os.chown(staging, *account.owner)
     try:
-        _initialise(staging, password, programs, recipe, account)
+        _initialise(staging, password, programs, recipe, account=account, lock=lock)
         if cluster.exists():
             cluster.rmdir()
         # From here on it counts as complete.
@@ -57,7 +57,7 @@ def _require_same_version(cluster: Path, programs: Path) -> None:
         raise ClusterVersionDiffers(cluster, made_by, needed)
 
 
-def _initialise(staging: Path, password: str, programs: Path, recipe: Recipe, account: Account) -> None:
+def _initialise(staging: Path, password: str, programs: Path, recipe: Recipe, *, account: Account, lock: int) -> None:
     cluster, password_file = staging / "cluster", staging / "password"
     write_file(password_file, password + "\n", mode=0o600, owner=account.owner)
     command = [programs / "initdb", "-D", cluster, "-U", ROLE, "--encoding=UTF8", "--locale=C", "--no-instructions"]
@@ -68,7 +68,7 @@ def _initialise(staging: Path, password: str, programs: Path, recipe: Recipe, ac
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     if not recipe.durable:
         command += ["--no-sync"]
-    done = run(command, account=account, cwd=staging)
+    done = run(command, account=account, cwd=staging, holding=lock)
     if done.returncode != 0:
         raise EmbeddedServerFailed("create its files", None, reason_in(done.stderr))
     configuration = cluster / "postgresql.conf"
@@ -85,11 +85,12 @@ def _force_to_disk(folder: Path) -> None:
         os.close(handle)
 
 
-def _renew_password(place: Place, programs: Path, account: Account) -> None:
+def _renew_password(place: Place, programs: Path, account: Account, lock: int) -> None:
     """Give the role a new password while the server is down: whoever owns the files needs no old one."""
     password = write_new_password(place)
     command = [programs / "postgres", "--single", "-D", place.cluster, "postgres"]
-    done = run(command, account=account, cwd=place.cluster, stdin=f"ALTER ROLE {ROLE} PASSWORD '{password}'\n")
+    change = f"ALTER ROLE {ROLE} PASSWORD '{password}'\n"
+    done = run(command, account=account, cwd=place.cluster, stdin=change, holding=lock)
     if done.returncode != 0:
         place.password.unlink()
         raise EmbeddedServerFailed("renew the password", place.log_folder, reason_in(done.stderr))

@@ -124,8 +124,11 @@ def write_file(path: Path, text: str, *, mode: int, owner: tuple[int, int] | Non
 
 
 @contextlib.contextmanager
-def locked(place: Place) -> Iterator[None]:
-    """Hold the data folder's lock. It belongs to the open file, so it goes when its process dies, however it dies."""
+def locked(place: Place) -> Iterator[int]:
+    """Hold the data folder's lock and give its file descriptor.
+
+    The lock belongs to the open file, so it goes when its process dies, however it dies.
+    """
     _make_data_folder(place.data_dir)
     try:
         handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -133,7 +136,7 @@ def locked(place: Place) -> Iterator[None]:
         raise DataFolderUnusable(place.data_dir, error.strerror or str(error)) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -112,11 +112,12 @@ def require_reachable(folder: Path, account: Account) -> None:
 
 
 def run(
-    command: Sequence[object], *, account: Account, cwd: Path, stdin: str | None = None
+    command: Sequence[object], *, account: Account, cwd: Path, stdin: str | None = None, holding: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program as the account, in a session of its own (a Ctrl-C meant for us does not reach it).
 
     The environment is empty but for PATH: PGPORT, PGDATA and the like would change what the server's programs do.
+    A program that holds the lock (its file descriptor) keeps it until its own end, should the command be killed before.
     """
     return subprocess.run(
         [str(part) for part in command],
@@ -128,6 +129,7 @@ def run(
         errors="replace",
         umask=0o077,
         start_new_session=True,
+        pass_fds=() if holding is None else (holding,),
         check=False,
         user=None if account.is_caller else account.uid,
         group=None if account.is_caller else account.gid,
@@ -178,7 +180,7 @@ def installed_programs(place: Place, recipe: Recipe, account: Account) -> Path:
         source = package_programs()
         # A data folder on a disk mounted noexec can hold no programs: use them where they are.
         no_exec = os.statvfs(place.data_dir).f_flag & getattr(os, "ST_NOEXEC", 0)
-        folder = source if no_exec else _copied_programs(place, source)
+        folder = source if no_exec else copied_programs(place, source)
     blocked = first_unreachable(folder / "postgres", account)
     if blocked is not None:
         raise DataFolderUnreachable(folder, blocked, account.name)
@@ -186,7 +188,8 @@ def installed_programs(place: Place, recipe: Recipe, account: Account) -> Path:
     return folder
 
 
-def _copied_programs(place: Place, source: Path) -> Path:
+def copied_programs(place: Place, source: Path) -> Path:
+    """Return the bin folder of this version in the data folder, copied there unless it is there already."""
     from importlib.metadata import version
 
     package = source.parents[1]

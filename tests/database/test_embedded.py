@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extras
 import pytest
 
 from tasks import embedded
-from tasks.embedded.programs import Account, first_unreachable
-from tests.conftest import FOLDER_VARIABLE
+from tasks.embedded.folder import Place
+from tasks.embedded.programs import Account, copied_programs, first_unreachable
 
 ROOT = os.geteuid() == 0
 
@@ -98,6 +99,13 @@ class Caller:
     def server_pid(self) -> int:
         return int((self.folder / "cluster" / "postmaster.pid").read_text().split()[0])
 
+    def kill_server(self, url: str) -> None:
+        """Kill the server's first process and return when it is gone."""
+        os.kill(self.server_pid(), signal.SIGKILL)
+        with contextlib.suppress(psycopg2.OperationalError):
+            while True:
+                psycopg2.connect(url).close()
+
 
 @contextlib.contextmanager
 def caller(name: str, below: Path | None = None) -> Iterator[Caller]:
@@ -110,9 +118,10 @@ def caller(name: str, below: Path | None = None) -> Iterator[Caller]:
     given = Caller(folder=folder / "data", uid=entry.pw_uid, gid=entry.pw_gid)
     account = Account(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
     if first_unreachable(embedded.package_programs() / "postgres", account) is not None:
-        # This checkout is private to root. The server of the tests has a copy of the programs that is not.
-        embedded.ensure_running(Path(os.environ[FOLDER_VARIABLE]))
-        given.binaries = embedded.programs_in_use(Path(os.environ[FOLDER_VARIABLE]))
+        # This checkout is private to root: give the user a copy.
+        copied = Path(tempfile.mkdtemp(dir=folder, prefix="programs-"))
+        copied.chmod(0o755)
+        given.binaries = copied_programs(Place(data_dir=copied), embedded.package_programs())
     try:
         yield given
     finally:
@@ -162,13 +171,20 @@ def ask(url: str, statement: str) -> object:
         connection.close()
 
 
+def is_running(pid: int) -> bool:
+    """False for a zombie too."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip() not in {"", "Z", "Zs"}
+
+
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def programs_with(folder: Path, name: str, script: str) -> Path:
+def programs_with(caller: Caller, name: str, script: str) -> Path:
     """A bin folder in which one program is replaced by a shell script that finds the real one as $REAL."""
-    source = embedded.package_programs()
+    source = caller.binaries or embedded.package_programs()
+    folder = caller.folder.parent / "bin"
     folder.mkdir(mode=0o755)
     for program in source.iterdir():
         if program.name != name:
@@ -245,17 +261,34 @@ def test_a_killed_server_starts_again_with_its_data(anyone: Caller) -> None:
     url = anyone.run()
     ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     session = psycopg2.connect(url)
-    os.kill(anyone.server_pid(), signal.SIGKILL)
+    anyone.kill_server(url)
     assert anyone.run() == url
     assert ask(url, "SELECT answer FROM kept") == 42
     session.close()
+
+
+def test_a_killed_server_starts_again_only_when_its_last_session_has_ended(ordinary: Caller) -> None:
+    url = ordinary.run()
+    busy = psycopg2.connect(url, async_=1)
+    psycopg2.extras.wait_select(busy)
+    # Nothing interrupts it: it ends long after its server has.
+    busy.cursor().execute("SELECT count(md5(i::text)) FROM generate_series(1, 2000000) AS i")
+    while not ask(
+        url, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(md5%' AND state = 'active'"
+    ):
+        pass
+    session = busy.info.backend_pid
+    ordinary.kill_server(url)
+    assert ordinary.run() == url
+    assert not is_running(session)
+    assert ask(url, "SELECT 1") == 1
 
 
 def test_a_process_id_that_went_to_somebody_else_is_no_server_and_is_left_alone(ordinary: Caller) -> None:
     url = ordinary.run()
     user = ordinary.uid if ROOT else None
     with subprocess.Popen(["sleep", "600"], user=user) as bystander:
-        os.kill(ordinary.server_pid(), signal.SIGKILL)
+        ordinary.kill_server(url)
         postmaster = ordinary.folder / "cluster" / "postmaster.pid"
         _, *others = postmaster.read_text().splitlines(keepends=True)
         postmaster.write_text("".join([f"{bystander.pid}\n", *others]))
@@ -269,7 +302,7 @@ def test_a_process_id_that_went_to_somebody_else_is_no_server_and_is_left_alone(
 
 def test_a_half_initialised_folder_is_cleared_and_made_anew(ordinary: Caller) -> None:
     killed_midway = programs_with(
-        ordinary.folder.parent / "bin", "initdb", 'mkdir -p "$2/global"; echo 18 >"$2/PG_VERSION"; kill -KILL $PPID'
+        ordinary, "initdb", 'mkdir -p "$2/global"; echo 18 >"$2/PG_VERSION"; kill -KILL $PPID'
     )
     command = ordinary.begin(binaries=killed_midway)
     command.communicate(timeout=60)
@@ -281,9 +314,7 @@ def test_a_half_initialised_folder_is_cleared_and_made_anew(ordinary: Caller) ->
 
 
 def test_a_command_killed_right_after_the_start_leaves_nothing_to_repair(ordinary: Caller) -> None:
-    killed_late = programs_with(
-        ordinary.folder.parent / "bin", "pg_ctl", '"$REAL" "$@"; [ "$1" != start ] || kill -KILL $PPID'
-    )
+    killed_late = programs_with(ordinary, "pg_ctl", '"$REAL" "$@"; [ "$1" != start ] || kill -KILL $PPID')
     command = ordinary.begin(binaries=killed_late)
     command.communicate(timeout=60)
     assert command.returncode == -signal.SIGKILL
@@ -294,7 +325,7 @@ def test_a_command_killed_right_after_the_start_leaves_nothing_to_repair(ordinar
 
 def test_a_failing_initdb_says_why_and_leaves_nothing(ordinary: Caller) -> None:
     broken = programs_with(
-        ordinary.folder.parent / "bin",
+        ordinary,
         "initdb",
         'echo "initdb: error: no space left" >&2; echo "initdb: removing data directory" >&2; exit 1',
     )
@@ -412,7 +443,7 @@ def test_a_folder_of_another_user_is_refused(root: Caller, ordinary: Caller) -> 
     ordinary.folder = own
 
 
-def test_status_and_url_start_nothing(ordinary: Caller, tmp_path: Path) -> None:
+def test_status_url_and_stop_start_nothing(tmp_path: Path) -> None:
     assert not embedded.status(tmp_path / "none").running
     assert embedded.url(tmp_path / "none") is None
     assert embedded.stop(tmp_path / "none") is False
