@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.columns import Column, Kind, model_frame
+from tasks.bundle import preprocessed
+from tasks.columns import Column, Kind
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import AS_OF, FeatureContract
@@ -54,6 +55,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     #: Smallest and largest finite value of each continuous output.
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    #: How long reading, scoring and writing took, in seconds.
+    seconds: float = 0.0
     #: Called with the number of rows so far after each batch.
     progress: Callable[[int], None] = lambda rows: None
 
@@ -61,6 +64,11 @@ class Tally:
     def scored(self) -> int:
         """Rows that got a prediction."""
         return self.rows - self.rejected
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows read, scored and written per second; 0 when nothing was."""
+        return self.rows / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +125,10 @@ class Scorer:
         return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in self.columns])
 
     def _outputs(self, batch: pa.RecordBatch, tally: Tally) -> dict[str, pa.Array]:
-        frame = model_frame(batch, (AS_OF, *self.contract.features) if self.preprocess else self.contract.features)
         try:
-            prepared = self.preprocess(frame) if self.preprocess is not None else frame
+            prepared = preprocessed(batch, self.contract.features, self.preprocess)
+        except PrescoreError:
+            raise
         except Exception as error:
             raise ModelFailed(f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, tally.rows) from error
         try:

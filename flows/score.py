@@ -1,0 +1,390 @@
+"""The scoring flow: check, select, score, judge, publish. Read ``score`` first; the steps are below it in order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql
+from tasks.checks import Evidence, Phase
+from tasks.database import resolve_url
+from tasks.errors import PrescoreError
+from tasks.faults import reached
+from tasks.features import QueryRefused, describe, describe_changes
+from tasks.freshness import Disposition, Finding, Judgement, Verdict
+from tasks.outputs import output_columns, output_comment
+from tasks.pipeline import Pipeline, find_pipeline
+from tasks.population import Mode, Selection
+from tasks.readers import Objects
+from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
+from tasks.scoring import Scorer, Tally
+from tasks.settings import Settings
+from tasks.steps import step
+from tasks.transport import Session, open_snapshot_session
+
+logger = logging.getLogger("prescore.score")
+
+
+class Watcher(Protocol):
+    """Somebody who watches a run: a progress bar, a log."""
+
+    def stage(self, name: str) -> None:
+        """A step of the run begins."""
+
+    def rows(self, done: int, total: int) -> None:
+        """So many rows of so many were scored."""
+
+
+class Nobody:
+    """A watcher that does not look."""
+
+    def stage(self, name: str) -> None:
+        """Look away."""
+
+    def rows(self, done: int, total: int) -> None:
+        """Look away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run did, for people and programs. Times are UTC, durations seconds, memory bytes."""
+
+    pipeline: str
+    run_id: int
+    status: Status
+    trigger: Trigger
+    mode: Mode
+    #: Why the run was full; empty for an incremental one.
+    because: str = ""
+    as_of: datetime | None = None
+    generation_id: int | None = None
+    model: str | None = None
+    model_version: int | None = None
+    population: int = 0
+    scored: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    new: int = 0
+    changed: int = 0
+    due: int = 0
+    gone: int = 0
+    seconds: float = 0.0
+    rows_per_second: float | None = None
+    peak_memory: int = 0
+    message: str = ""
+    verdict: str | None = None
+    aging_at: datetime | None = None
+    stale_at: datetime | None = None
+    expires_at: datetime | None = None
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
+
+    @property
+    def exit_code(self) -> int:
+        """0 published or skipped, 3 held, 1 anything else."""
+        return {Status.PUBLISHED: 0, Status.SKIPPED: 0, Status.HELD: 3}.get(self.status, 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON can hold it: findings that are no pass only."""
+        values = asdict(self)
+        values["findings"] = [
+            {"check": finding.label, "code": finding.code, "verdict": finding.verdict.value, "reason": finding.reason}
+            for finding in self.findings
+            if finding.verdict not in {Verdict.PASS, Verdict.SKIPPED}
+        ]
+        return values
+
+
+def score(
+    settings: Settings,
+    name: str,
+    *,
+    full: bool = False,
+    as_of: datetime | None = None,
+    trigger: Trigger = Trigger.MANUAL,
+    watcher: Watcher | None = None,
+) -> RunSummary:
+    """Score a pipeline once and publish the result, or say why not.
+
+    ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped.
+
+    Raises
+    ------
+    PrescoreError
+        When the run failed or was refused; what was published before is still served.
+    """
+    watcher = watcher or Nobody()
+    pipeline = find_pipeline(settings, name)
+    refuse_queries(pipeline)
+    url = resolve_url(settings)
+    asked = Mode.FULL if full else Mode.INCREMENTAL
+    try:
+        with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
+            return _score_in(run, asked, watcher)
+    except RunInProgress as met:
+        if trigger is not Trigger.SCHEDULED:
+            raise
+        run_id = runs.skip(url, pipeline, asked, str(met))
+        return RunSummary(
+            pipeline=name, run_id=run_id, status=Status.SKIPPED, trigger=trigger, mode=asked, message=str(met)
+        )
+
+
+def _score_in(run: Run, asked: Mode, watcher: Watcher) -> RunSummary:
+    """The table of contents of a run that holds its lock and its snapshot."""
+    started = time.perf_counter()
+    assert run.snapshot is not None
+    watcher.stage("load the model")
+    scorer, model, objects = load_model(run)
+    publishing.ensure_objects(run, objects, _comments(scorer))
+    with open_snapshot_session(run.url, run.snapshot.name) as session:
+        evidence = gather(run, scorer, model, session)
+        watcher.stage("check the guards")
+        findings = check_guards(run, evidence)
+        judgement = judge(run, evidence, findings)
+        if judgement.disposition >= Disposition.HOLD:
+            return refuse(run, evidence, judgement, started)
+        watcher.stage("select the population")
+        selection = evidence.selection = select_population(run, evidence, asked)
+        findings += check_population(run, evidence)
+        judgement = judge(run, evidence, findings)
+        if judgement.disposition >= Disposition.HOLD:
+            return refuse(run, evidence, judgement, started)
+        watcher.stage("score")
+        storage_id = score_entities(run, evidence, objects, watcher)
+        watcher.stage("judge")
+        findings += check_rows(run, evidence, objects, storage_id)
+        judgement = judge(run, evidence, findings)
+    if judgement.disposition >= Disposition.HOLD:
+        summary = refuse(run, evidence, judgement, started)
+        publishing.clear_retired(run, objects)
+        return summary
+    watcher.stage("publish")
+    return publish(run, evidence, objects, selection, storage_id, judgement, started)
+
+
+def refuse_queries(pipeline: Pipeline) -> None:
+    """Refuse user SQL that cannot be meant, before anything is opened."""
+    queries = [(pipeline.entity.query, "run"), (pipeline.features.query, "batch")]
+    if pipeline.features.changes is not None:
+        queries.append((pipeline.features.changes, "since"))
+    for query, supplied in queries:
+        for found in usersql.judge(query, supplied):
+            if found.severity == "error":
+                raise QueryRefused(f"{pipeline.name}/{query.origin}", found.message.rstrip("."), "Run `prescore check`.")
+
+
+@step
+def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
+    """Load the version that the alias names, checked by digest, and describe what the queries return."""
+    pipeline = run.pipeline
+    contract = describe(run.connection, pipeline)
+    describe_changes(run.connection, pipeline)
+    model = registry.require_alias(run.connection, pipeline.model.name, pipeline.model.alias)
+    bundle = registry.load_bundle(run.connection, pipeline.model.name, model.version, pipeline)
+    run.connection.rollback()
+    outputs = output_columns(bundle.estimator, pipeline.predictions, None)
+    run.record(model=model.name, model_version=model.version)
+    scorer = Scorer(
+        pipeline=pipeline,
+        contract=contract,
+        bundle=bundle,
+        preprocess=pipeline.preprocess_function(),
+        outputs=outputs,
+    )
+    return scorer, model, Objects(pipeline=pipeline.name, key=contract.key, outputs=outputs)
+
+
+def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Session) -> Evidence:
+    """Collect what the checks look at."""
+    assert run.snapshot is not None
+    served = publishing.served(run.connection, run.pipeline.name)
+    head = publishing.head(run.connection, run.pipeline.name)
+    run.connection.rollback()
+    return Evidence(
+        url=run.url,
+        pipeline=run.pipeline,
+        snapshot=run.snapshot,
+        session=session,
+        scorer=scorer,
+        model=model,
+        served=served,
+        served_rows=None if head is None else head.rows,
+        served_expires_at=None if head is None else head.expires_at,
+    )
+
+
+@step
+def check_guards(run: Run, evidence: Evidence) -> list[Finding]:
+    """Ask what can be asked before anything is read: environment, schema, golden rows, logic, sources."""
+    findings = checks.ask(evidence, Phase.GUARD)
+    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    reached("guards.checked")
+    return findings
+
+
+@step
+def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
+    """Find out who needs a prediction, in the snapshot of the run."""
+    pipeline, served, key = run.pipeline, evidence.served, evidence.scorer.contract.key
+    because = population.why_full(pipeline, served, evidence.model.version, asked=asked is Mode.FULL)
+    as_of = evidence.snapshot.as_of
+    selection = population.summarise(evidence.session, pipeline, key, as_of, served, because)
+    reached("population.summarised")
+    if selection.mode is Mode.INCREMENTAL and served is not None:
+        selection = population.select(evidence.session, pipeline, key, as_of, served, selection, run.run_id)
+    run.record(
+        mode=selection.mode.value,
+        population=selection.population,
+        key_checksum=selection.key_checksum,
+        new=selection.new,
+        changed=selection.changed,
+        due=selection.due,
+        gone=selection.gone,
+        unchanged=selection.unchanged,
+    )
+    logger.info("selected %d of %d entities", selection.selected, selection.population, extra={"run_id": run.run_id})
+    reached("population.selected")
+    return selection
+
+
+@step
+def check_population(run: Run, evidence: Evidence) -> list[Finding]:
+    """Ask whether this can be the population."""
+    findings = checks.ask(evidence, Phase.POPULATION)
+    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    return findings
+
+
+@step
+def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watcher) -> int:
+    """Stream the selected entities through the model into the next storage, and return its id."""
+    selection, scorer = evidence.selection, evidence.scorer
+    assert selection is not None
+    storage_id = publishing.clear_next_storage(run, objects)
+    reached("storage.cleared")
+    tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
+    began = time.perf_counter()
+    staging.stage(run, scorer, objects, evidence.session, selection, storage_id, tally)
+    tally.seconds = time.perf_counter() - began
+    evidence.tally = tally
+    if tally.rejected:
+        publishing.record_rejections(run, objects, storage_id)
+    if selection.mode is Mode.FULL:
+        publishing.analyse_storage(run, objects, storage_id, tally.rows)
+    elif evidence.served is not None:
+        sampled = staging.resample(evidence.session, scorer, objects, selection, evidence.served)
+        evidence.resampled, evidence.disagreeing = sampled
+    logger.info(
+        "scored %d entities in %.1f s, %.0f rows/s", tally.rows, tally.seconds, tally.rows_per_second, extra={"run_id": run.run_id}
+    )
+    return storage_id
+
+
+@step
+def check_rows(run: Run, evidence: Evidence, objects: Objects, storage_id: int) -> list[Finding]:
+    """Ask whether what was written may be published: ledger, rejections, outputs, the skipped."""
+    evidence.staged = publishing.staged(run, objects, storage_id)
+    findings = checks.ask(evidence, Phase.ROWS)
+    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    reached("outputs.judged")
+    return findings
+
+
+def judge(run: Run, evidence: Evidence, findings: list[Finding]) -> Judgement:
+    """Compose what was found so far into a disposition and a promise."""
+    return freshness.judge(
+        run.pipeline,
+        findings,
+        as_of=evidence.snapshot.as_of,
+        now=evidence.snapshot.clock_at,
+        train_data_until=evidence.model.train_data_until,
+        model_version=evidence.model.version,
+        data_as_of=evidence.data_as_of,
+        served_expires_at=evidence.served_expires_at,
+    )
+
+
+def refuse(run: Run, evidence: Evidence, judgement: Judgement, started: float) -> RunSummary:
+    """End a run that does not publish: held, or aborted when its predictions cannot be right."""
+    status = Status.ABORTED if judgement.disposition is Disposition.ABORT else Status.HELD
+    still = "nothing is served yet" if evidence.served is None else f"generation {evidence.served.generation_id} is still served"
+    message = f"{status.value.capitalize()}: {judgement.because}. Run {run.run_id} is unpublished; {still}."
+    if evidence.tally is not None and evidence.tally.rejected:
+        message += f" Rejected: SELECT key, reason FROM prescore.rejections WHERE run_id = {run.run_id}."
+    run.end(status, message, **_counts(evidence))
+    logger.warning("%s", message, extra={"run_id": run.run_id})
+    return _summary(run, evidence, judgement, status, message, started)
+
+
+def publish(
+    run: Run,
+    evidence: Evidence,
+    objects: Objects,
+    selection: Selection,
+    storage_id: int,
+    judgement: Judgement,
+    started: float,
+) -> RunSummary:
+    """Move head, then empty what the publication left behind. Not a step: it belongs to the connection with the lock."""
+    flagged = "" if judgement.disposition is Disposition.PUBLISH else ", flagged"
+    message = f"Published generation {run.generation_id}{flagged}: {selection.population:,} rows."
+    ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
+    publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
+    logger.info(
+        "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
+    )
+    publishing.clear_retired(run, objects)
+    return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
+
+
+def _comments(scorer: Scorer) -> dict[str, str]:
+    found = {
+        output.name: output_comment(scorer.bundle.estimator, output) or "" for output in scorer.pipeline.predictions
+    }
+    return {name: comment for name, comment in found.items() if comment}
+
+
+def _counts(evidence: Evidence) -> dict[str, Any]:
+    tally = evidence.tally
+    if tally is None:
+        return {}
+    return {"scored": tally.scored, "rejected": tally.rejected, "rows_per_second": tally.rows_per_second}
+
+
+def _summary(
+    run: Run, evidence: Evidence, judgement: Judgement, status: Status, message: str, started: float
+) -> RunSummary:
+    selection, promise = evidence.selection, judgement.promise
+    counted: dict[str, Any] = {}
+    if selection is not None:
+        counted = {
+            name: getattr(selection, name) for name in ("because", "population", "unchanged", "new", "changed", "due", "gone")
+        }
+    published = status is Status.PUBLISHED
+    return RunSummary(
+        pipeline=run.pipeline.name,
+        run_id=run.run_id,
+        status=status,
+        trigger=run.trigger,
+        mode=Mode.INCREMENTAL if selection is None else selection.mode,
+        as_of=evidence.snapshot.as_of,
+        generation_id=run.generation_id if published else None,
+        model=evidence.model.name,
+        model_version=evidence.model.version,
+        seconds=time.perf_counter() - started,
+        peak_memory=runs.peak_memory(),
+        message=message,
+        verdict=promise.verdict.value if published else None,
+        aging_at=promise.aging_at if published else None,
+        stale_at=promise.stale_at if published else None,
+        expires_at=promise.expires_at if published else None,
+        findings=judgement.findings,
+        **counted,
+        **_counts(evidence),
+    )
+
+
+__all__ = ["Nobody", "PrescoreError", "RunSummary", "Watcher", "score"]

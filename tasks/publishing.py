@@ -1,0 +1,473 @@
+"""Publication: three fixed storages per pipeline, and the one transaction that moves head over them.
+
+Readers see the publication before or the one after, in every isolation level; nothing waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+import pyarrow as pa
+import sqlalchemy as sa
+
+from tasks.columns import array_literal
+from tasks.database import clock, connect, load_query, one, quote, raw_execute, rows
+from tasks.errors import PrescoreError
+from tasks.faults import reached
+from tasks.features import KEYS_PER_QUERY
+from tasks.pipeline import Pipeline
+from tasks.population import LedgerMismatch, Mode, Selection, Served
+from tasks.readers import STORAGES, Objects, create, require_same
+from tasks.runs import Fenced, Run, Status, Trigger, hold_lock
+from tasks.freshness import Promise, without_days
+from tasks.schedule import next_tick, period
+
+logger = logging.getLogger(__name__)
+
+# How long an attempt to TRUNCATE waits for readers of a storage that head left long ago; then rows are deleted instead.
+TRUNCATE_LOCK_TIMEOUT = "20ms"
+# Rejected keys listed per run; the count is always exact.
+MOST_REJECTIONS = 100_000
+# A sample keeps at least about this many entities, so that metrics on later labels mean something.
+LEAST_SAMPLE = 1_000
+
+
+class NothingToReturnTo(PrescoreError):
+    """A rollback has no previous publication."""
+
+    def __init__(self, pipeline: str) -> None:
+        self.pipeline = pipeline
+        super().__init__(
+            f"{pipeline} has no previous publication to return to: a rollback goes back to before the last full run, once. "
+            "Nothing was changed. Promote an earlier model version and run `prescore score` instead."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a publication was."""
+
+    generation_id: int
+    mode: Mode
+    storage_id: int
+    rows: int
+    inserted: int
+    removed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolledBack:
+    """What a rollback returned to, and what it undid."""
+
+    pipeline: str
+    generation_id: int
+    model: str
+    model_version: int
+    undone: tuple[int, ...]
+
+
+def served(connection: sa.Connection, pipeline: str) -> Served | None:
+    """Return what head serves, or None before the first publication."""
+    found = head(connection, pipeline)
+    if found is None:
+        return None
+    return Served(
+        storage_id=found.storage_id,
+        generation_id=found.generation_id,
+        watermark=found.watermark,
+        model=found.model,
+        model_version=found.model_version,
+        logic_digest=found.logic_digest,
+    )
+
+
+def head(connection: sa.Connection, pipeline: str) -> Any:
+    """Return the row of head, or None before the first publication."""
+    return one(connection, "find_head", pipeline=pipeline)
+
+
+def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> None:
+    """Register the pipeline with its schedules, and create its objects on first use; one transaction."""
+    pipeline, connection = run.pipeline, run.connection
+    exists = require_same(connection, objects)
+    connection.execute(
+        sa.text(load_query("upsert_pipeline")),
+        {
+            "pipeline": pipeline.name,
+            "model": pipeline.model.name,
+            "alias": pipeline.model.alias,
+            "contract_text": pipeline.contract_text,
+            "contract_digest": pipeline.contract_digest,
+            "logic_digest": pipeline.logic_digest,
+            "key_columns": [column.name for column in objects.key],
+            "key_types": [column.postgres_type for column in objects.key],
+            "output_columns": [column.name for column in objects.outputs],
+            "output_types": [column.postgres_type for column in objects.outputs],
+        },
+    )
+    if not exists:
+        create(connection, pipeline, objects, dict(comments))
+        connection.execute(sa.text(load_query("insert_storages")), {"pipeline": pipeline.name})
+    now = clock(connection)
+    for mode, crons in _crons(pipeline).items():
+        if not crons:
+            connection.execute(sa.text(load_query("delete_schedule")), {"pipeline": pipeline.name, "mode": mode.value})
+            continue
+        connection.execute(
+            sa.text(load_query("upsert_schedule")),
+            {
+                "pipeline": pipeline.name,
+                "mode": mode.value,
+                "crons": list(crons),
+                "timezone": pipeline.schedule.timezone,
+                "grace": without_days(_grace(pipeline, crons)),
+                "next_tick": next_tick(crons, pipeline.schedule.timezone, now),
+            },
+        )
+    connection.commit()
+    reached("objects.created")
+
+
+def next_storage(connection: sa.Connection, pipeline: str) -> int:
+    """Return the storage that a run may write into: the one that is neither served nor kept for a rollback."""
+    storage_id: int = one(connection, "find_storage", pipeline=pipeline, role="next").storage_id
+    connection.rollback()
+    return storage_id
+
+
+def clear_next_storage(run: Run, objects: Objects) -> int:
+    """Empty the next storage of whatever is left in it, and return its id.
+
+    At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold.
+    """
+    found = one(run.connection, "find_storage", pipeline=objects.pipeline, role="next")
+    run.connection.rollback()
+    storage = objects.storage(found.storage_id)
+    with connect(run.url, "prescore clear", autocommit=True) as connection:
+        if raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]:
+            return int(found.storage_id)
+        safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
+        if not (safe and _truncated(connection, storage)):
+            raw_execute(connection, load_query("delete_storage", {"storage": storage}))
+            raw_execute(connection, load_query("vacuum_storage", {"storage": storage}))
+    return int(found.storage_id)
+
+
+def analyse_storage(run: Run, objects: Objects, storage_id: int, written: int) -> None:
+    """Let the planner know a filled storage, before head moves; an empty one is left alone."""
+    if written:
+        with connect(run.url, "prescore analyse", autocommit=True) as connection:
+            raw_execute(connection, load_query("analyse_storage", {"storage": objects.storage(storage_id)}))
+    reached("storage.analysed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """What a run wrote into the next storage: the other side of the ledger."""
+
+    rows: int
+    rejected: int
+    key_checksum: Decimal
+
+
+def staged(run: Run, objects: Objects, storage_id: int) -> Staged:
+    """Count and fingerprint what this run wrote."""
+    statement = load_query("sum_storage", {"storage": objects.storage(storage_id), "key_names": objects.key_names})
+    row = run.connection.execute(sa.text(statement), {"generation_id": run.generation_id}).one()
+    run.connection.rollback()
+    return Staged(rows=row.rows, rejected=row.rejected, key_checksum=row.key_checksum)
+
+
+def record_rejections(run: Run, objects: Objects, storage_id: int) -> None:
+    """List the rejected entities in prescore.rejections, where people find them."""
+    fragments = {"storage": objects.storage(storage_id), "key_object": objects.key_object}
+    statement = load_query("record_rejections", fragments)
+    values = {
+        "run_id": run.run_id,
+        "pipeline": objects.pipeline,
+        "generation_id": run.generation_id,
+        "most": MOST_REJECTIONS,
+    }
+    run.connection.execute(sa.text(statement), values)
+    run.connection.commit()
+    reached("rejections.recorded")
+
+
+def publish(
+    run: Run,
+    objects: Objects,
+    selection: Selection,
+    storage_id: int,
+    before: Served | None,
+    promise: Promise,
+    summary: Mapping[str, Any],
+) -> Published:
+    """Move head to this run's generation, in one transaction; a full run swaps storages, an incremental one merges.
+
+    Raises
+    ------
+    Fenced
+        When another run published meanwhile, or took this one for dead.
+    LedgerMismatch
+        When what would be served is not the population.
+    """
+    connection = run.connection
+    reached("publish.begun")
+    try:
+        _fence(run, before)
+        reached("publish.fenced")
+        if selection.mode is Mode.FULL:
+            published = _swap(run, objects, selection, storage_id)
+        else:
+            assert before is not None
+            published = _merge(run, objects, selection, storage_id, before)
+        reached("publish.storages_marked")
+        values = {**promise.columns(), **_generation(run, selection, published)}
+        connection.execute(sa.text(load_query("insert_generation")), values)
+        reached("publish.generation_written")
+        _move_head(connection, objects.pipeline, run.generation_id)
+        reached("publish.head_moved")
+        _keep_samples(run, objects, selection, published, int(values["model_version"]))
+        reached("publish.samples_kept")
+        _cover_ticks(run, selection.mode)
+        ending = {**summary, "status": Status.PUBLISHED.value, "run_id": run.run_id}
+        names = ", ".join(f"{name} = :{name}" for name in ending if name != "run_id")
+        connection.execute(sa.text(load_query("end_run", {"assignments": names})), ending)
+        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": objects.pipeline})
+        reached("publish.before_commit")
+        connection.commit()
+        reached("publish.committed")
+    except (sa.exc.DBAPIError, psycopg2.Error):
+        if connection.invalidated or getattr(connection.connection.driver_connection, "closed", True):
+            raise Fenced(objects.pipeline, "its connection, which holds the lock, was lost") from None
+        raise
+    reached("publish.notified")
+    return published
+
+
+def clear_retired(run: Run, objects: Objects) -> None:
+    """Empty what the publication left behind, so that the other storages hold the previous publication and nothing else."""
+    clear_next_storage(run, objects)
+    reached("retired.cleared")
+
+
+def rollback(url: str, pipeline: str) -> RolledBack:
+    """Return head, watermark and the model alias to the previous storage, without scoring, and pin the pipeline.
+
+    Raises
+    ------
+    RunInProgress, NothingToReturnTo
+    """
+    from tasks import registry
+
+    with hold_lock(url, pipeline) as connection:
+        previous = one(connection, "find_storage", pipeline=pipeline, role="previous")
+        if previous is None or previous.generation_id is None:
+            raise NothingToReturnTo(pipeline)
+        connection.execute(sa.text(load_query("restore_storages")), {"pipeline": pipeline})
+        _move_head(connection, pipeline, previous.generation_id)
+        undone = rows(connection, "undo_generations", pipeline=pipeline, generation_id=previous.generation_id)
+        head = one(connection, "find_head", pipeline=pipeline)
+        alias = one(connection, "find_pipeline_alias", pipeline=pipeline)
+        because = f"rolled back to generation {previous.generation_id}"
+        connection.execute(sa.text(load_query("pin_pipeline")), {"pipeline": pipeline, "because": because})
+        current = registry.current_alias(connection, alias.model, alias.alias)
+        if alias.model == head.model and (current is None or current.version != head.model_version):
+            registry.promote(connection, alias.model, head.model_version, alias.alias, f"{pipeline} {because}")
+        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
+        connection.commit()
+        return RolledBack(
+            pipeline=pipeline,
+            generation_id=previous.generation_id,
+            model=head.model,
+            model_version=head.model_version,
+            undone=tuple(row.generation_id for row in undone),
+        )
+
+
+def resume(url: str, pipeline: str) -> bool:
+    """Welcome runs again after a rollback; False when the pipeline was not pinned."""
+    with connect(url) as connection:
+        found = one(connection, "unpin_pipeline", pipeline=pipeline)
+        connection.commit()
+        return found is not None
+
+
+def _fence(run: Run, before: Served | None) -> None:
+    pipeline = run.pipeline.name
+    if one(run.connection, "fence_run", run_id=run.run_id) is None:
+        raise Fenced(pipeline, "it was found dead and marked crashed by a later run")
+    head = one(run.connection, "find_head", pipeline=pipeline)
+    if before is None:
+        if head is not None:
+            raise Fenced(pipeline, f"generation {head.generation_id} was published meanwhile")
+        return
+    if one(run.connection, "fence_head", pipeline=pipeline, generation_id=before.generation_id) is None:
+        now = "nothing" if head is None else f"generation {head.generation_id}"
+        raise Fenced(pipeline, f"it started from generation {before.generation_id}, {now} is served now")
+
+
+def _swap(run: Run, objects: Objects, selection: Selection, storage_id: int) -> Published:
+    values = {"pipeline": objects.pipeline, "generation_id": run.generation_id}
+    run.connection.execute(sa.text(load_query("retire_storages")), values)
+    reached("publish.merged")
+    return Published(
+        generation_id=run.generation_id,
+        mode=Mode.FULL,
+        storage_id=storage_id,
+        rows=selection.population,
+        inserted=selection.new,
+        removed=selection.gone,
+    )
+
+
+def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, before: Served) -> Published:
+    head = one(run.connection, "find_head", pipeline=objects.pipeline)
+    gone, gone_checksum = _delete_gone(run, objects, selection, before)
+    columns = ["as_of", "scored_in", "rejected", *(column.name for column in objects.outputs)]
+    statement = load_query(
+        "merge_rows",
+        {
+            "current": objects.storage(before.storage_id),
+            "staged": objects.storage(storage_id),
+            "columns": ", ".join([objects.key_names, *(quote(name) for name in columns)]),
+            "key_names": objects.key_names,
+            "assignments": ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in columns),
+        },
+    )
+    values = {"storage_id": before.storage_id, "generation_id": run.generation_id}
+    merged = run.connection.execute(sa.text(statement), values).one()
+    reached("publish.merged")
+    count = head.rows - gone + merged.inserted
+    checksum = head.key_checksum - gone_checksum + merged.key_checksum
+    if (count, checksum) != (selection.population, selection.key_checksum):
+        raise LedgerMismatch(
+            f"{count:,} entities would be served, the population is {selection.population:,}"
+            + ("" if count != selection.population else " of other keys"),
+            f"Run `prescore score {objects.pipeline} --full`.",
+        )
+    run.connection.execute(
+        sa.text(load_query("mark_current_storage")), {"pipeline": objects.pipeline, "generation_id": run.generation_id}
+    )
+    return Published(
+        generation_id=run.generation_id,
+        mode=Mode.INCREMENTAL,
+        storage_id=before.storage_id,
+        rows=count,
+        inserted=merged.inserted,
+        removed=gone,
+    )
+
+
+def _delete_gone(run: Run, objects: Objects, selection: Selection, before: Served) -> tuple[int, Decimal]:
+    count, checksum = 0, Decimal(0)
+    keys = selection.gone_keys
+    if keys is None:
+        return count, checksum
+    for start in range(0, keys.num_rows, KEYS_PER_QUERY):
+        chunk = keys.slice(start, KEYS_PER_QUERY)
+        arrays = [array_literal(_whole(chunk, column.name), column) for column in objects.key]
+        statement = load_query(
+            "delete_gone",
+            {
+                "current": objects.storage(before.storage_id),
+                "key_arrays": ", ".join(arrays),
+                "key_names": objects.key_names,
+                "key_matches": " AND ".join(f"r.{quote(c.name)} = gone.{quote(c.name)}" for c in objects.key),
+                "key_of_r": ", ".join(f"r.{quote(c.name)}" for c in objects.key),
+            },
+        )
+        deleted = raw_execute(run.connection, statement).fetchone()
+        count += deleted[0]
+        checksum += deleted[1]
+    return count, checksum
+
+
+def _generation(run: Run, selection: Selection, published: Published) -> dict[str, Any]:
+    assert run.snapshot is not None
+    # Rows that an incremental run left alone stay valid: it proved that everything that changed was scored again.
+    head = one(run.connection, "find_head", pipeline=run.pipeline.name) if selection.mode is Mode.INCREMENTAL else None
+    return {
+        "generation_id": run.generation_id,
+        "pipeline": run.pipeline.name,
+        "run_id": run.run_id,
+        "mode": selection.mode.value,
+        "storage_id": published.storage_id,
+        "as_of": run.snapshot.as_of,
+        "watermark": run.snapshot.watermark,
+        "valid_since": run.generation_id if head is None else head.valid_since,
+        "quarantined": [] if head is None else list(head.quarantined),
+        "logic_digest": run.pipeline.logic_digest,
+        "rows": published.rows,
+        "key_checksum": selection.key_checksum,
+    }
+
+
+def _keep_samples(run: Run, objects: Objects, selection: Selection, published: Published, model_version: int) -> None:
+    share = max(run.pipeline.performance.sample, LEAST_SAMPLE / max(1, selection.population))
+    fragments = {
+        "storage": objects.storage(published.storage_id),
+        "key_object": objects.key_object,
+        "output_object": objects.output_object,
+        "key_names": objects.key_names,
+    }
+    values = {
+        "pipeline": objects.pipeline,
+        "generation_id": run.generation_id,
+        "model_version": model_version,
+        "share": min(1.0, share),
+    }
+    run.connection.execute(sa.text(load_query("keep_samples", fragments)), values)
+
+
+def _cover_ticks(run: Run, mode_run: Mode) -> None:
+    """A scheduled (or recovery) publication covers the ticks up to its start; a person's does not mask a dead scheduler."""
+    if run.trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY} or run.snapshot is None:
+        return
+    covered = {Mode.FULL, Mode.INCREMENTAL} if mode_run is Mode.FULL else {Mode.INCREMENTAL}
+    for mode, crons in _crons(run.pipeline).items():
+        if crons and mode in covered:
+            tick: datetime = next_tick(crons, run.pipeline.schedule.timezone, run.snapshot.clock_at)
+            values = {"pipeline": run.pipeline.name, "mode": mode.value, "next_tick": tick}
+            run.connection.execute(sa.text(load_query("advance_schedule")), values)
+
+
+def _move_head(connection: sa.Connection, pipeline: str, generation_id: int) -> None:
+    values = {"pipeline": pipeline, "generation_id": generation_id}
+    connection.execute(sa.text(load_query("move_head")), values)
+
+
+def _truncated(connection: sa.Connection, storage: str) -> bool:
+    try:
+        raw_execute(connection, f"SET lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
+        raw_execute(connection, load_query("truncate_storage", {"storage": storage}))
+    except Exception as error:
+        if getattr(error, "pgcode", None) != "55P03":  # lock_not_available
+            raise
+        return False
+    finally:
+        raw_execute(connection, "SET lock_timeout = 0")
+    return True
+
+
+def _grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:
+    """A tenth of the period and at least five minutes, unless declared (staleness.md T1)."""
+    return pipeline.schedule.grace or max(period(crons, pipeline.schedule.timezone) / 10, timedelta(minutes=5))
+
+
+def _crons(pipeline: Pipeline) -> dict[Mode, tuple[str, ...]]:
+    return {Mode.FULL: pipeline.schedule.full, Mode.INCREMENTAL: pipeline.schedule.incremental}
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+__all__ = ["STORAGES", "Published", "RolledBack", "Staged", "publish", "rollback"]

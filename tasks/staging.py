@@ -1,0 +1,263 @@
+"""Staging: one stream from the sources through the model into the next storage, and nobody lost on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from tasks.columns import TYPES, Column, array_literal, canonical
+from tasks.database import literal, load_query, quote
+from tasks.errors import PrescoreError
+from tasks.faults import reached
+from tasks.features import read_keys_sql, read_population_sql
+from tasks.population import Mode, Selection, Served, population_keys
+from tasks.readers import Objects, names
+from tasks.runs import Run
+from tasks.scoring import REJECTED, Scorer, Tally, disagreements
+from tasks.transport import Session, StatementFailed, open_session, open_snapshot_session, table_columns
+
+logger = logging.getLogger(__name__)
+
+# Rows read back after the COPY and compared with what was sent.
+READ_BACK = 20
+
+_UNIQUE_VIOLATION = "23505"
+
+
+class DuplicateEntities(PrescoreError):
+    """A query returned entities more than once."""
+
+    def __init__(self, origin: str, entities: int, run_id: int) -> None:
+        self.origin, self.entities = origin, entities
+        super().__init__(
+            f"{origin} returned {entities:,} entities more than once; it must return exactly one row each. Nothing was "
+            f"published; the last good publication is still served. They are listed by SELECT key FROM prescore.rejections "
+            f"WHERE run_id = {run_id}. Look for a join that multiplies rows, and aggregate or restrict it."
+        )
+
+
+class ReadBackDiffers(PrescoreError):
+    """Rows read back from a storage are not the rows that were sent."""
+
+    def __init__(self, storage: str, columns: list[str]) -> None:
+        self.storage, self.columns = storage, columns
+        super().__init__(
+            f"Rows read back from {storage} differ from what was sent in {', '.join(columns)}. Nothing was published; the "
+            "last good publication is still served. Compare the table's column types with the type table in the README."
+        )
+
+
+def stage(
+    run: Run, scorer: Scorer, objects: Objects, session: Session, selection: Selection, storage_id: int, tally: Tally
+) -> None:
+    """Stream the selected entities through the model into the next storage, in one transaction.
+
+    Memory is bounded by the batch. Entities without a feature row get a rejected row.
+
+    Raises
+    ------
+    DuplicateEntities
+        When the unique index of the storage meets an entity twice.
+    """
+    assert run.snapshot is not None
+    with open_session(run.url) as writer:
+        target = _target(writer, scorer, objects.storage_name(storage_id))
+        writer.execute("BEGIN")
+        sent = _FirstRows()
+        batches = sent.watch(scorer.predictions(_feature_batches(session, scorer, run, selection), run.generation_id, tally))
+        try:
+            what = f"Writing rows of {objects.pipeline}"
+            writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
+        except StatementFailed as error:
+            writer.execute("ROLLBACK")
+            if error.sqlstate == _UNIQUE_VIOLATION:
+                raise _duplicates(run, scorer, objects, selection) from None
+            raise
+        except BaseException:
+            writer.execute("ROLLBACK")
+            raise
+        if tally.rows < selection.selected:
+            _reject_missing(writer, session, run, scorer, objects, selection, storage_id, tally)
+        writer.execute("COMMIT")
+        reached("copy.finished")
+        _read_back(writer, scorer, objects.storage(storage_id), sent.rows)
+
+
+def resample(session: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served) -> tuple[int, int]:
+    """Score a sample of the skipped entities again at their own as_of: how many, and how many now differ."""
+    if selection.keys is None:
+        return 0, 0
+    keys = selection.keys.filter(pc.equal(selection.keys.column("why"), "sampled"))
+    if not keys.num_rows:
+        return 0, 0
+    with session.stream(read_keys_sql(scorer.pipeline, scorer.contract, keys), scorer.pipeline.features.query.origin) as found:
+        batches = list(scorer.predictions(found, served.generation_id, Tally()))
+    again = pa.Table.from_batches(batches) if batches else pa.schema([]).empty_table()
+    key, outputs = scorer.contract.key, scorer.outputs
+    kept = again.select([c.name for c in (*key, REJECTED, *outputs)]) if batches else again
+    arrays = ", ".join(array_literal(keys.column(c.name).combine_chunks(), c) for c in key)
+    statement = load_query(
+        "read_served_rows",
+        {
+            "storage": objects.storage(served.storage_id),
+            "key_arrays": arrays,
+            "key_names": objects.key_names,
+            "key_matches": " AND ".join(f"r.{quote(c.name)} = wanted.{quote(c.name)}" for c in key),
+            "keys_read": ", ".join(f"{c.read('r.' + quote(c.name))} AS {quote(c.name)}" for c in key),
+            "outputs_read": ", ".join(f"r.{quote(c.name)}" for c in outputs),
+        },
+    )
+    return keys.num_rows, disagreements(kept, session.table(statement), key, outputs)
+
+
+class _FirstRows:
+    """The first rows that went into a COPY, to be compared with what is there afterwards."""
+
+    def __init__(self) -> None:
+        self.rows: pa.Table | None = None
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if self.rows is None and batch.num_rows:
+                self.rows = pa.Table.from_batches([batch.slice(0, READ_BACK)])
+            yield batch
+
+
+def _feature_batches(session: Session, scorer: Scorer, run: Run, selection: Selection) -> Iterator[pa.RecordBatch]:
+    assert run.snapshot is not None
+    origin = scorer.pipeline.features.query.origin
+    for statement in _statements(scorer, run, selection):
+        with session.stream(statement, origin) as batches:
+            reached("stream.opened")
+            yield from batches
+
+
+def _statements(scorer: Scorer, run: Run, selection: Selection) -> Iterator[str]:
+    assert run.snapshot is not None
+    if selection.mode is Mode.FULL:
+        yield read_population_sql(scorer.pipeline, scorer.contract, run.snapshot.as_of)
+        return
+    for chunk in _to_score(selection):
+        yield read_keys_sql(scorer.pipeline, scorer.contract, chunk)
+
+
+def _to_score(selection: Selection) -> Iterator[pa.Table]:
+    for chunk in selection.chunks():
+        kept = chunk.filter(pc.not_equal(chunk.column("why"), "sampled"))
+        if kept.num_rows:
+            yield kept
+
+
+def _target(writer: Session, scorer: Scorer, storage: str) -> list[Column]:
+    """Return the storage's columns, typed by pg_attribute, in the order of the prediction batches."""
+    found = dict(table_columns(writer, "prescore_rows", storage))
+    missing = [column.name for column in scorer.columns if column.name not in found]
+    if missing:
+        raise PrescoreError(
+            f"Storage {storage} has no {', '.join(missing)}. Nothing was written. Its table was changed by hand; restore it."
+        )
+    unknown = [column.name for column in scorer.columns if canonical(found[column.name]) not in TYPES]
+    if unknown:
+        raise PrescoreError(
+            f"Storage {storage} has other types than prescore gave it: {', '.join(unknown)}. Nothing was written. Restore them."
+        )
+    return [Column(name=column.name, postgres_type=canonical(found[column.name])) for column in scorer.columns]
+
+
+def _reject_missing(
+    writer: Session,
+    session: Session,
+    run: Run,
+    scorer: Scorer,
+    objects: Objects,
+    selection: Selection,
+    storage_id: int,
+    tally: Tally,
+) -> None:
+    assert run.snapshot is not None
+    key = scorer.contract.key
+    definitions = ", ".join(f"{quote(c.name)} {c.postgres_type}" for c in key)
+    writer.execute(load_query("create_expected_keys", {"key_definitions": definitions}))
+    if selection.mode is Mode.FULL:
+        statement = population_keys(session, scorer.pipeline, key, run.snapshot.as_of)
+        with session.stream(statement, scorer.pipeline.entity.query.origin) as batches:
+            _copy_keys(writer, key, batches)
+    else:
+        tables = (chunk.select([c.name for c in key]).to_batches() for chunk in _to_score(selection))
+        _copy_keys(writer, key, (batch for batches in tables for batch in batches))
+    statement = load_query(
+        "reject_missing",
+        {
+            "storage": objects.storage(storage_id),
+            "key_names": objects.key_names,
+            "expected_keys": names(key, "e"),
+            "as_of": literal(run.snapshot.as_of),
+            "generation_id": literal(run.generation_id),
+        },
+    )
+    writer.execute(statement, "Rejecting entities without features")
+    count = selection.selected - tally.rows
+    tally.rows += count
+    tally.rejected += count
+    tally.reasons["no_features"] += count
+
+
+def _copy_keys(writer: Session, key: tuple[Column, ...], batches: Iterator[pa.RecordBatch]) -> None:
+    writer.copy_in("pg_temp", "expected_keys", key, batches, "Writing the keys of the population")
+
+
+def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection) -> DuplicateEntities:
+    """Find out which query multiplies entities, and list them in prescore.rejections."""
+    assert run.snapshot is not None
+    pipeline = scorer.pipeline
+    key = scorer.contract.key
+    with open_snapshot_session(run.url, run.snapshot.name) as session:
+        entities = population_keys(session, pipeline, key, run.snapshot.as_of)
+        candidates = [(pipeline.entity.query.origin, "duplicate_entity", entities)]
+        candidates += [
+            (pipeline.features.query.origin, "duplicate_features", statement) for statement in _statements(scorer, run, selection)
+        ]
+        for origin, reason, statement in candidates:
+            fragments = {"query": statement, "key_names": objects.key_names}
+            found = session.table(load_query("list_duplicates", fragments), origin)
+            if found.num_rows:
+                keys = found.select([c.name for c in key]).to_pylist()
+                values = [
+                    {"run_id": run.run_id, "pipeline": pipeline.name, "reason": reason, "key": json.dumps(row, default=str)}
+                    for row in keys
+                ]
+                run.connection.execute(sa.text(load_query("insert_rejection")), values)
+                run.connection.commit()
+                return DuplicateEntities(origin, found.column("entities")[0].as_py(), run.run_id)
+    return DuplicateEntities(pipeline.features.query.origin, 1, run.run_id)
+
+
+def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | None) -> None:
+    if sent is None:
+        return
+    key = scorer.contract.key
+    statement = load_query(
+        "read_back_rows",
+        {
+            "storage": storage,
+            "columns_read": ", ".join(f"{c.read('r.' + quote(c.name))} AS {quote(c.name)}" for c in scorer.columns),
+            "key_arrays": ", ".join(array_literal(sent.column(c.name).combine_chunks(), c) for c in key),
+            "key_names": names(key),
+            "key_matches": " AND ".join(f"r.{quote(c.name)} = sent.{quote(c.name)}" for c in key),
+        },
+    )
+    found = writer.table(statement, "Reading rows back")
+    order = [(c.name, "ascending") for c in key]
+    there, went = found.sort_by(order).to_pylist(), sent.sort_by(order).to_pylist()
+    differing = [
+        column.name
+        for column in scorer.columns
+        if [row[column.name] for row in there] != [row[column.name] for row in went]
+    ]
+    if differing:
+        raise ReadBackDiffers(storage, differing)
