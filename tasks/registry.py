@@ -1,0 +1,272 @@
+"""The model registry: immutable versions, their bundles in PostgreSQL, and aliases with their history.
+
+What is written here becomes true with the caller's transaction: a promotion is part of whatever else that does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from tasks.database import connect, load_query, one, rows
+from tasks.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from tasks.bundle import Bundle
+    from tasks.pipeline import Pipeline
+
+#: A chunk is one row and one message of the protocol; 4 MiB keeps both ends' buffers small at no cost in speed.
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """One version of a model as the registry has it."""
+
+    name: str
+    #: Counts up from 1.
+    version: int
+    #: SHA-256 of the bundle, 64 hex digits.
+    digest: str
+    created_at: datetime
+    #: Database role that registered it.
+    created_by: str
+    #: A training run or a file.
+    source: str
+    #: End of the data that it was fitted on; model age counts from here.
+    train_data_until: datetime
+    logic_digest: str | None
+    metrics: dict[str, Any]
+    #: Library -> version that made it.
+    environment: dict[str, str]
+    #: Key, feature and prediction columns with their SQL types.
+    signature: dict[str, Any]
+    probes: dict[str, Any]
+    #: A person vouched for a pickle or joblib file.
+    trusted_pickle: bool
+    size_bytes: int
+    #: Aliases that name it now; filled by list_versions only.
+    aliases: tuple[str, ...] = ()
+
+    @classmethod
+    def from_row(cls, row: Any) -> ModelVersion:
+        """Return the version of a row of prescore.models."""
+        fields = dict(row._mapping)
+        fields["name"] = fields.pop("model")
+        fields["aliases"] = tuple(fields.get("aliases") or ())
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasSpan:
+    """A stretch of time in which an alias named one version."""
+
+    alias: str
+    version: int
+    since: datetime
+    #: None for the current one.
+    until: datetime | None
+    set_by: str
+    because: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What promoting did."""
+
+    version: int
+    #: Version that the alias named before; None when it named nothing.
+    before: int | None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the alias names another version now."""
+        return self.version != self.before
+
+
+def register(
+    connection: sa.Connection,
+    bundle: Bundle,
+    *,
+    source: str,
+    trusted_pickle: bool = False,
+    note: str | None = None,
+    data: bytes | None = None,
+) -> ModelVersion:
+    """Store a bundle as the next version of its model, and return that version.
+
+    The same bytes registered again are the version that they were: nothing is stored. Two registrations at once wait
+    for each other and get two numbers. Belongs to the caller's transaction.
+
+    Parameters
+    ----------
+    source
+        Where the version comes from, for people.
+    trusted_pickle
+        A person vouched for the pickle or joblib file inside.
+    note
+        Appended to the source.
+    data
+        The bundle's bytes, when they are at hand.
+    """
+    from tasks.bundle import digest_of, dumps, signature
+
+    data = dumps(bundle) if data is None else data
+    digest = digest_of(data)
+    connection.execute(sa.text(load_query("lock_model")), {"model": bundle.name})
+    known = one(connection, "find_model_by_digest", model=bundle.name, digest=digest)
+    if known is not None:
+        return ModelVersion.from_row(known)
+    row = one(
+        connection,
+        "insert_model_version",
+        model=bundle.name,
+        digest=digest,
+        source=f"{source}; {note}" if note else source,
+        train_data_until=bundle.train_data_until,
+        logic_digest=bundle.logic_digest,
+        metrics=json.dumps(bundle.metrics),
+        environment=json.dumps(bundle.environment),
+        signature=json.dumps(signature(bundle)),
+        probes=json.dumps(bundle.probes),
+        trusted_pickle=trusted_pickle and bundle.loader != "skops",
+        size_bytes=len(data),
+    )
+    made = ModelVersion.from_row(row)
+    statement = sa.text(load_query("insert_model_chunk"))
+    for chunk, start in enumerate(range(0, len(data), CHUNK_BYTES)):
+        part = data[start : start + CHUNK_BYTES]
+        connection.execute(statement, {"model": made.name, "version": made.version, "chunk": chunk, "data": part})
+    return made
+
+
+def find_version(connection: sa.Connection, name: str, which: int | str) -> ModelVersion:
+    """Return a version by its number, or the one that an alias names now.
+
+    Raises
+    ------
+    ModelNotFound
+        Listing the versions and aliases that are there.
+    """
+    if isinstance(which, int):
+        row = one(connection, "find_model_version", model=name, version=which)
+        asked = f"version {which}"
+    else:
+        row = one(connection, "find_aliased_version", model=name, alias=which, at=None)
+        asked = f"alias {which}"
+    if row is None:
+        raise ModelNotFound(name, asked, _there(connection, name))
+    return ModelVersion.from_row(row)
+
+
+def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline: Pipeline | None) -> Bundle:
+    """Read the bundle of a version, by number or alias; its digest is checked before anything is read from it.
+
+    ``pipeline`` is the one whose own classes the model may use; its code is imported. Without one, none may be used.
+
+    Raises
+    ------
+    ModelNotFound, BundleTampered, TypesRefused, PickleNotTrusted, ModelUnreadable
+    """
+    from tasks import bundle as bundles
+
+    version = find_version(connection, name, which)
+    return bundles.loads(
+        _read(connection, version),
+        pipeline_module=None if pipeline is None else import_pipeline_code(pipeline),
+        expect_digest=version.digest,
+        trusted_pickle=version.trusted_pickle,
+        what=f"Model {name} version {version.version}",
+    )
+
+
+def import_pipeline_code(pipeline: Pipeline) -> str:
+    """Import the code that a pipeline declares, and model.py, and return the name of the package it is in."""
+    from tasks import pipeline_code
+
+    pipeline.preprocess_function()
+    pipeline.estimator_function()
+    if (pipeline.folder / "model.py").is_file():
+        pipeline_code.import_file(pipeline.name, pipeline.folder, "model.py")
+    return f"{pipeline_code.PACKAGE}.{pipeline.name}"
+
+
+def list_versions(connection: sa.Connection, name: str | None = None) -> list[ModelVersion]:
+    """Return the versions of a model, or of all models, newest first, each with the aliases that name it now."""
+    return [ModelVersion.from_row(row) for row in rows(connection, "list_model_versions", model=name)]
+
+
+def current_alias(connection: sa.Connection, name: str, alias: str, at: datetime | None = None) -> ModelVersion | None:
+    """Return the version that an alias names now, or named at an instant; None when it names nothing."""
+    row = one(connection, "find_aliased_version", model=name, alias=alias, at=at)
+    return None if row is None else ModelVersion.from_row(row)
+
+
+def alias_history(connection: sa.Connection, name: str) -> list[AliasSpan]:
+    """Return which version each alias of a model named when, oldest first."""
+    return [
+        AliasSpan(**{field: getattr(row, field) for field in AliasSpan.__dataclass_fields__})
+        for row in rows(connection, "list_aliases", model=name)
+    ]
+
+
+def promote(
+    connection: sa.Connection, name: str, version: int, alias: str, because: str, *, if_vacant: bool = False
+) -> Promotion:
+    """Let an alias name a version, and keep in its history what it named before. Belongs to the caller's transaction.
+
+    Promoting what the alias names already changes nothing. With ``if_vacant`` an alias that names something stays.
+
+    Raises
+    ------
+    ModelNotFound
+        When there is no such version.
+    """
+    connection.execute(sa.text(load_query("lock_model")), {"model": name})
+    find_version(connection, name, version)
+    current = current_alias(connection, name, alias)
+    before = None if current is None else current.version
+    if before == version:
+        return Promotion(version=version, before=before)
+    if if_vacant and before is not None:
+        return Promotion(version=before, before=before)
+    ended = one(connection, "end_alias", model=name, alias=alias)
+    values = {"model": name, "alias": alias, "version": version, "because": because}
+    since = None if ended is None else ended.until
+    connection.execute(sa.text(load_query("insert_alias")), {**values, "since": since})
+    return Promotion(version=version, before=before)
+
+
+def promote_now(url: str, name: str, version: int, alias: str, because: str) -> Promotion:
+    """Promote in a transaction of its own: what `prescore models promote` does."""
+    with connect(url, "prescore models") as connection:
+        promotion = promote(connection, name, version, alias, because)
+        connection.commit()
+    return promotion
+
+
+def _read(connection: sa.Connection, version: ModelVersion) -> bytes:
+    """Return the bytes of a version's bundle; never more of them than were registered."""
+    parts: list[bytes] = []
+    size = 0
+    while size < version.size_bytes:
+        row = one(connection, "read_model_chunk", model=version.name, version=version.version, chunk=len(parts))
+        if row is None:
+            break  # the digest of what is there says it
+        parts.append(bytes(row.data))
+        size += len(parts[-1])
+    return b"".join(parts)
+
+
+def _there(connection: sa.Connection, name: str) -> str:
+    versions = list_versions(connection, name)
+    if not versions:
+        others = sorted({version.name for version in list_versions(connection)})
+        return f"it has no versions at all; models there: {', '.join(others) or 'none'}"
+    numbers = ", ".join(str(version.version) for version in versions[:10])
+    aliases = [f"{alias} = {version.version}" for version in versions for alias in version.aliases]
+    return f"its versions are {numbers}" + (f" ({', '.join(aliases)})" if aliases else " (no aliases)")
