@@ -57,7 +57,7 @@ class Day:
 class Cast:
     """Customers whose predictions the demo follows; None where the day brings no such customer."""
 
-    #: Orders on the second day, and was the least expected to.
+    #: Orders on the second day; a regular who had gone quiet, if there is one.
     buyer: int | None
     #: Nothing is heard from; the likeliest to leave.
     quiet: int | None

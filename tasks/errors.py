@@ -172,6 +172,13 @@ class DemoIsRunning(PrescoreError):
         )
 
 
+class DemoStopped(PrescoreError):
+    """A run of the demo did not publish, so that there is nothing to go on with."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} The demo stops here; its database stays as it is. Start the demo again.")
+
+
 class ScheduleInvalid(PrescoreError, ValueError):
     """A cron expression or a time zone that cannot be meant."""
 
