@@ -182,7 +182,7 @@ def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
     pipeline = run.pipeline
     contract = describe(run.connection, pipeline)
     describe_changes(run.connection, pipeline)
-    model = registry.require_alias(run.connection, pipeline.model.name, pipeline.model.alias)
+    model = registry.find_version(run.connection, pipeline.model.name, pipeline.model.alias)
     bundle = registry.load_bundle(run.connection, pipeline.model.name, model.version, pipeline)
     run.connection.rollback()
     outputs = output_columns(bundle.estimator, pipeline.predictions, None)

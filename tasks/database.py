@@ -74,7 +74,10 @@ def literal(value: str | int | datetime) -> str:
 
 @cache
 def _statement(name: str) -> str:
-    return (resources.files("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    text = (resources.files("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    # The heading is for people: a colon in it would be taken for a parameter.
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("--")).strip()
 
 
 def load_query(name: str, fragments: Mapping[str, str] | None = None) -> str:
@@ -126,6 +129,8 @@ def raw_execute(connection: sa.Connection, statement: str) -> Any:
 
     User SQL goes this way: ``:when`` and ``%`` in it are its own.
     """
+    if not connection.in_transaction():
+        connection.begin()  # or else commit() would not know that there is something to commit
     cursor = connection.connection.cursor()
     cursor.execute(statement)
     return cursor
