@@ -8,8 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.declaration import nearest, show
 from tasks.errors import Problem
+from tasks.fields import nearest, show
 
 _EXPECTED = {
     "string_type": "a text in quotes",

@@ -6,9 +6,7 @@ expected and found, and what to write instead. No user code runs before a functi
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tasks import declaration, pipeline_code, schedule, usersql
+from tasks import fields, pipeline_code, schedule, usersql
 from tasks.complaints import complaints, unknown_key
 from tasks.declaration import (
     Coverage,
@@ -39,7 +37,8 @@ from tasks.declaration import (
     Training,
     Unknown,
 )
-from tasks.errors import PipelineInvalid, PipelineNotFound, Problem, SqlInvalid
+from tasks.digests import contract_digest, logic_digest
+from tasks.errors import PipelineInvalid, PipelineNotFound, Problem, ScheduleInvalid, SqlInvalid
 from tasks.usersql import Severity, UserQuery
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Pipeline:
     coverage: Coverage = field(default_factory=Coverage)
     unknown: Unknown = field(default_factory=Unknown)
     manual: Manual = field(default_factory=Manual)
-    #: SHA-256 of what decides predictions, and of everything else that is declared; see :func:`logic_digest`.
+    #: SHA-256 of what decides predictions, and of everything else that is declared; see digests.py.
     logic_digest: str = ""
     contract_digest: str = ""
     #: pipeline.toml as it was read.
@@ -182,11 +181,12 @@ def find_pipeline(settings: Settings, name: str) -> Pipeline:
         When its folder declares no pipeline.
     """
     folders = _folders(settings.pipelines_dir)
-    if name in folders:
-        return load_pipeline(folders[name])
+    # A folder without pipeline.toml is worth a better answer than that there is no such pipeline.
+    if name in folders or (fields.name_problem(name) is None and (settings.pipelines_dir / name).is_dir()):
+        return load_pipeline(settings.pipelines_dir / name)
     there = f"there are {', '.join(folders)}" if folders else "there is none"
     raise PipelineNotFound(
-        f'There is no pipeline "{name}" in {settings.pipelines_dir}{declaration.nearest(name, list(folders))} '
+        f'There is no pipeline "{name}" in {settings.pipelines_dir}{fields.nearest(name, list(folders))} '
         f"{there[0].upper() + there[1:]}. Nothing was run. A pipeline is a folder with {FILE}; PRESCORE_PIPELINES "
         "names the folder that holds it."
     )
@@ -226,14 +226,15 @@ def load_pipeline(folder: Path) -> Pipeline:
     PipelineInvalid
         Listing everything that is wrong in it.
     """
-    folder = folder.resolve()
+    # The name is that of the path as given: a link may point to a folder with another name.
+    folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
         raise PipelineNotFound(
             f"There is no folder {folder}. Nothing was run. Check the path, or PRESCORE_PIPELINES, which names the "
             "folder that holds the pipelines."
         )
     reading = _Reading(folder)
-    name_problem = declaration.name_problem(reading.name, suffixes=True)
+    name_problem = fields.name_problem(reading.name, suffixes=True)
     if name_problem:
         reading.add("", f"the folder's name is the pipeline's: {name_problem}")
     text = reading.text()
@@ -295,10 +296,11 @@ class _Reading:
             if key not in _TABLES:
                 self.add(f"[{key}]" if isinstance(raw[key], dict) else key, unknown_key(key, _TABLES))
         description = raw.get("description", "")
-        if not isinstance(description, str):
-            self.add("description", f"expected a text in quotes, found {declaration.show(description)}")
+        if not isinstance(description, str) or "\x00" in description:
+            self.add("description", f"expected a text in quotes without NUL, found {fields.show(description)}")
         plan = self.table(Schedule, "schedule", raw)
         entity, outputs = self.table(Entity, "entity", raw), self.predictions(raw)
+        training = self.table(Training, "training", raw) if "training" in raw else None
         logic = self.table(Logic, "logic", raw)
         declared: dict[str, Any] = {
             "name": self.name,
@@ -306,9 +308,11 @@ class _Reading:
             "description": description,
             "entity": entity,
             "features": self.table(Features, "features", raw),
-            "model": self.table(Model, "model", raw, {"name": self.name}),
+            "model": self.table(
+                Model, "model", raw, {"name": self.name if fields.name_problem(self.name) is None else "unnamed"}
+            ),
             "predictions": outputs,
-            "training": self.table(Training, "training", raw) if "training" in raw else None,
+            "training": training,
             "schedule": plan,
             "serve": self.serve(raw, plan),
             "sources": self.sources(raw),
@@ -320,7 +324,7 @@ class _Reading:
             "manual": self.table(Manual, "manual", raw),
             "contract_text": text,
         }
-        self.names(entity, outputs)
+        self.names(entity, outputs, training)
         further = self.logic_files(logic)
         if self.problems:
             return None
@@ -346,10 +350,10 @@ class _Reading:
         self, model: type[_Declared], place: str, value: object, defaults: Mapping[str, Any] | None = None
     ) -> _Declared | None:
         if not isinstance(value, dict):
-            self.add(place, f"expected a table, found {declaration.show(value)}")
+            self.add(place, f"expected a table, found {fields.show(value)}")
             return None
         try:
-            return model.model_validate({**(defaults or {}), **value}, context=declaration.Place(folder=self.folder))
+            return model.model_validate({**(defaults or {}), **value}, context=fields.Place(folder=self.folder))
         except ValidationError as error:
             self.problems.extend(complaints(error, model, self.name, f"{self.name}/{FILE} {place}"))
             return None
@@ -360,7 +364,7 @@ class _Reading:
             return None
         declared = raw["predictions"]
         if not isinstance(declared, dict):
-            self.add("[predictions]", f"expected a table, found {declaration.show(declared)}")
+            self.add("[predictions]", f"expected a table, found {fields.show(declared)}")
             return None
         outputs = []
         for name, value in declared.items():
@@ -377,7 +381,11 @@ class _Reading:
         declared = self.table(ServeTable, "serve", raw)
         if declared is None or plan is None:
             return None
-        limits = _limits(declared, plan)
+        try:
+            limits = _limits(declared, plan)
+        except ScheduleInvalid as error:
+            self.add("[schedule] full", str(error))
+            return None
         return self.validated(Serve, "[serve]", {**limits, "on_expired": declared.on_expired})
 
     def sources(self, raw: Mapping[str, Any]) -> tuple[Source, ...] | None:
@@ -396,7 +404,9 @@ class _Reading:
                 sources.append(source)
         return tuple(sources)
 
-    def names(self, entity: Entity | None, outputs: tuple[Output, ...] | None) -> None:
+    def names(self, entity: Entity | None, outputs: tuple[Output, ...] | None, training: Training | None) -> None:
+        if entity is not None and training is not None and training.labels is not None and "label" in entity.key:
+            self.add("[entity] key", 'names "label", which is the column of the labels; give it another name with AS')
         for output in outputs or ():
             if entity is not None and output.name in entity.key:
                 self.add(f"[predictions] {output.name}", "is the name of a key column too; choose another name")
@@ -455,7 +465,7 @@ def _warnings(pipeline: Pipeline) -> list[str]:
         between = schedule.period(plan.full, plan.timezone)
         grace = plan.grace_for("full") or timedelta(0)
         if between + grace > pipeline.serve.stale_after:
-            write = declaration.write_duration
+            write = fields.write_duration
             found.append(
                 f"{place} [serve] stale_after: {write(pipeline.serve.stale_after)} is less than the "
                 f"{write(between)} between two full runs and the grace of {write(grace)}, so that predictions turn "
@@ -487,74 +497,3 @@ def _queries(pipeline: Pipeline) -> list[tuple[UserQuery, str]]:
         (None if pipeline.training is None else pipeline.training.labels, "run"),
     ]
     return [(query, supplied) for query, supplied in listed if query is not None]
-
-
-# Digests --------------------------------------------------------------------------------------------------------------
-
-
-def logic_digest(pipeline: Pipeline, further: list[str] | tuple[str, ...] = ()) -> str:
-    """Return the SHA-256, in hex, of everything that decides a prediction's value or whose turn it is to be scored.
-
-    That is: the key; the parse trees of the entity, feature and changes queries; preprocess and time_invariant; each
-    output with what it is made of; the syntax tree of every .py file of the folder, and the files of [logic].
-    Whitespace, comments, docstrings and the order of outputs do not count. Nor do allow_empty, valid_for and index:
-    they say when to publish or score and how rows are found, and change no value.
-    """
-    outputs = {
-        output.name: output.model_dump(exclude_none=True, exclude={"name", "index"}) for output in pipeline.predictions
-    }
-    changes = pipeline.features.changes
-    code = {
-        name: pipeline_code.normal_code(pipeline.folder / name) for name in pipeline_code.files(pipeline.folder, "*.py")
-    }
-    return _digest(
-        {
-            "key": pipeline.entity.key,
-            "entity": usersql.normalise(pipeline.entity.query.text),
-            "features": usersql.normalise(pipeline.features.query.text),
-            "changes": None if changes is None else usersql.normalise(changes.text),
-            "preprocess": pipeline.features.preprocess,
-            "time_invariant": pipeline.features.time_invariant,
-            "predictions": outputs,
-            "code": code,
-            "files": {name: _file_digest(pipeline.folder, name) for name in further if name not in code},
-        }
-    )
-
-
-def contract_digest(pipeline: Pipeline) -> str:
-    """Return the SHA-256, in hex, of everything declared that changes no prediction: limits, schedules, descriptions.
-
-    Values count, not how they are written: ``36h`` and ``1d12h`` are the same, as are a default and its absence.
-    """
-    labels = None if pipeline.training is None else pipeline.training.labels
-    tables = {
-        key: getattr(pipeline, key).model_dump(mode="json")
-        for key in ("model", "schedule", "serve", "logic", "drift", "performance", "coverage", "unknown", "manual")
-    }
-    training = None if pipeline.training is None else pipeline.training.model_dump(mode="json", exclude={"labels"})
-    return _digest(
-        {
-            **tables,
-            "description": pipeline.description,
-            "allow_empty": pipeline.entity.allow_empty,
-            "valid_for": pipeline.features.model_dump(mode="json", include={"valid_for"}),
-            "index": sorted(output.name for output in pipeline.predictions if output.index),
-            "training": training,
-            "labels": None if labels is None else usersql.normalise(labels.text),
-            "sources": [source.model_dump(mode="json") for source in pipeline.sources],
-        }
-    )
-
-
-def _digest(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _file_digest(folder: Path, name: str) -> str:
-    """Return the digest of a further file of [logic]; SQL counts by its parse tree when it has one."""
-    content = (folder / name).read_bytes()
-    if name.endswith(".sql"):
-        with contextlib.suppress(SqlInvalid, UnicodeDecodeError):
-            content = usersql.normalise(content.decode("utf-8")).encode()
-    return hashlib.sha256(content).hexdigest()

@@ -54,7 +54,7 @@ def function_problem(folder: Path, reference: str, takes: int) -> str | None:
     )
     if not well_formed:
         return f'expected a file and a function such as "model.py:preprocess", found "{reference}"'
-    if not (folder / file).is_file():
+    if file not in files(folder, "*.py"):
         there = files(folder, "*.py")
         listed = f"the folder holds {', '.join(there)}" if there else "the folder holds no .py file"
         return f"there is no file {file}; {listed}"
@@ -200,7 +200,8 @@ def import_file(name: str, folder: Path, file: str) -> ModuleType:
         except (Exception, SystemExit) as error:
             _forget(package.__name__)
             place, line = _where(error, folder, file)
-            raise PipelineCodeFailed(f"{name}/{place}", line, f"{type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}{_import_hint(error, folder)}"
+            raise PipelineCodeFailed(f"{name}/{place}", line, reason) from error
 
 
 class _Loader(SourceFileLoader):
@@ -260,6 +261,12 @@ def _state(folder: Path) -> str:
         digest.update(json.dumps(name).encode())
         digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _import_hint(error: BaseException, folder: Path) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{error.name}.py" in files(folder, "*.py"):
+        return f"; it is a neighbour: write from .{error.name} import ..., or from . import {error.name}"
+    return ""
 
 
 def _where(error: BaseException, folder: Path, file: str) -> tuple[str, int | None]:

@@ -79,7 +79,7 @@ def require_zone(name: str) -> ZoneInfo:
     ScheduleInvalid
         Naming the nearest zone that exists.
     """
-    known = available_timezones()
+    known = _zones()
     # The file system finds a zone under any spelling that it considers the same; PostgreSQL may not.
     if name not in known:
         folded = {zone.casefold(): zone for zone in known}
@@ -147,6 +147,11 @@ def period(crons: Sequence[str], timezone: str) -> timedelta:
     """
     _zone(timezone, crons)
     return _period(tuple(crons))
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 @lru_cache(maxsize=256)

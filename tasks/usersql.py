@@ -5,6 +5,7 @@ A word in a string, a comment or a quoted name is no finding, because no text is
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -184,8 +185,8 @@ def expression_problem(text: str) -> str | None:
 
     Parentheses are counted too: ``true) OR (true`` parses inside parentheses and would leave them.
     """
-    if "\x00" in text:
-        return "holds a NUL character"
+    if "\x00" in text or not text.strip():
+        return "is empty" if not text.strip() else "holds a NUL character"
     try:
         depth = 0
         for token in scan(text):
@@ -193,6 +194,8 @@ def expression_problem(text: str) -> str | None:
             if depth < 0:
                 return "closes a parenthesis that it did not open"
         statements = _parse(f"SELECT (\n{text}\n)")
+        with contextlib.suppress(ParseError):
+            return "is a statement" if _parse(text) else "is empty"
     except ParseError as error:
         return _reason(error)
     statement = statements[0].stmt
