@@ -154,7 +154,7 @@ def _class_index(estimator: Any, output: Output) -> int:
     if output.class_ is None:
         wanted = []
     else:
-        wanted = [at for at, label in enumerate(classes.tolist()) if output.class_ in _spellings(label)]
+        wanted = [at for at, label in enumerate(classes.tolist()) if output.class_ in spellings(label)]
     if len(wanted) == 1:
         return wanted[0]
     shown = _texts(classes)
@@ -170,7 +170,7 @@ def _class_index(estimator: Any, output: Output) -> int:
     )
 
 
-def _spellings(label: object) -> set[str]:
+def spellings(label: object) -> set[str]:
     """Return the texts that mean a class: 1.0 is also 1, True is also true."""
     texts = {str(label)}
     if isinstance(label, bool):

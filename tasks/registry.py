@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from tasks.database import connect, load_query, one, rows
-from tasks.errors import ModelNotFound
+from tasks.errors import ModelNotFound, PickleNotTrusted
 
 if TYPE_CHECKING:
     from tasks.bundle import Bundle
@@ -112,9 +112,16 @@ def register(
         Appended to the source.
     data
         The bundle's bytes, when they are at hand.
+
+    Raises
+    ------
+    PickleNotTrusted
+        For a pickle or joblib file that nobody vouched for.
     """
     from tasks.bundle import digest_of, dumps, signature
 
+    if bundle.loader != "skops" and not trusted_pickle:
+        raise PickleNotTrusted(bundle.loader)
     data = dumps(bundle) if data is None else data
     digest = digest_of(data)
     connection.execute(sa.text(load_query("lock_model")), {"model": bundle.name})
@@ -163,6 +170,17 @@ def find_version(connection: sa.Connection, name: str, which: int | str) -> Mode
     return ModelVersion.from_row(row)
 
 
+def require_alias(connection: sa.Connection, name: str, alias: str) -> ModelVersion:
+    """Return the version that an alias names now.
+
+    Raises
+    ------
+    ModelNotFound
+        When it names nothing.
+    """
+    return find_version(connection, name, alias)
+
+
 def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline: Pipeline | None) -> Bundle:
     """Read the bundle of a version, by number or alias; its digest is checked before anything is read from it.
 
@@ -190,8 +208,7 @@ def import_pipeline_code(pipeline: Pipeline) -> str:
 
     pipeline.preprocess_function()
     pipeline.estimator_function()
-    if (pipeline.folder / "model.py").is_file():
-        pipeline_code.import_file(pipeline.name, pipeline.folder, "model.py")
+    pipeline.model_module()
     return f"{pipeline_code.PACKAGE}.{pipeline.name}"
 
 

@@ -1,0 +1,611 @@
+"""Training: labelled rows split by time, a model fitted on the earlier part and judged on the later one.
+
+The judged model is the registered one: it is not fitted again on all rows, so that its metrics are its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks import registry
+from tasks.bundle import AS_OF, preprocessed, running_environment
+from tasks.columns import Column
+from tasks.database import connect
+from tasks.errors import PickleNotTrusted, PrescoreError, RegistrationRefused, TrainingRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from tasks.bundle import Bundle
+    from tasks.features import FeatureContract
+    from tasks.pipeline import Pipeline
+    from tasks.registry import ModelVersion, Promotion
+    from tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LABEL = "label"
+
+#: Columns whose name a message lists at most.
+_SHOWN = 10
+
+
+class SplitBy(StrEnum):
+    """What separates the rows that a model is fitted on from those it is judged on."""
+
+    #: The latest instants are held out: what scoring will meet.
+    TIME = "time"
+    #: labels.sql has one instant only; a fixed share of the keys is held out.
+    KEY = "key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Training rows in two parts."""
+
+    #: Rows to fit on: key, as_of, label (if any) and features, in the order of training_frame.
+    fitted: pa.Table
+    #: Rows to judge on, none of which was fitted on.
+    held_out: pa.Table
+    by: SplitBy
+    #: Rows without a label, left out of both.
+    unlabelled: int
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to predict; without a label the estimator is unsupervised."""
+        return LABEL in self.fitted.column_names
+
+    @property
+    def fitted_until(self) -> datetime:
+        """Latest as_of that the model is fitted on; the labels of that instant may have ripened later."""
+        return _instant(pc.max(self.fitted.column(AS_OF.name)))
+
+    @property
+    def held_out_from(self) -> datetime:
+        """Earliest as_of that the model is judged on."""
+        return _instant(pc.min(self.held_out.column(AS_OF.name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSummary:
+    """What a training run did, for people and programs."""
+
+    pipeline: str
+    model: str
+    version: int
+    digest: str
+    as_of: datetime
+    #: Rows that the model was fitted on, and judged on.
+    rows_fitted: int
+    rows_held_out: int
+    #: Rows of labels.sql whose label is NULL.
+    rows_unlabelled: int
+    split_by: SplitBy
+    held_out_from: datetime
+    #: Latest as_of among the rows fitted on; model age counts from here.
+    train_data_until: datetime
+    #: On held-out rows: metric -> value, None where it is not defined.
+    metrics: dict[str, float | None]
+    #: The same of the naive baseline.
+    baseline: dict[str, float | None]
+    #: What the baseline predicts, in words.
+    baseline_is: str
+    #: The version was there already: the same data gave the same model.
+    known_before: bool
+    promoted: bool
+    #: What the alias names now and why, in words.
+    promotion: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON can hold it; times in UTC."""
+        values = dict(self.__dict__)
+        for name, value in values.items():
+            if isinstance(value, datetime):
+                values[name] = value.astimezone(UTC).isoformat()
+        return values
+
+
+# Splitting -------------------------------------------------------------------------------------------------------
+
+
+def split_rows(rows: pa.Table, pipeline: str, key: tuple[Column, ...], holdout: float) -> Split:
+    """Hold out the latest share of instants; where there is only one instant, the same share of keys.
+
+    Parameters
+    ----------
+    rows
+        What ``features.training_frame`` returns.
+    pipeline
+        Its name, for messages.
+    key
+        Key columns.
+    holdout
+        Share of the distinct instants, at least one, or of the keys.
+
+    Raises
+    ------
+    TrainingRefused
+        When either part would be empty.
+    """
+    unlabelled = 0
+    if LABEL in rows.column_names:
+        missing = pc.is_null(rows.column(LABEL), nan_is_null=True)
+        unlabelled = int(pc.sum(pc.cast(missing, pa.int64())).as_py() or 0)
+        rows = rows.filter(pc.invert(missing))
+    if rows.num_rows < 2:
+        raise TrainingRefused(
+            pipeline,
+            f"labels.sql and features.sql give {rows.num_rows} rows with a label ({unlabelled} have a NULL label)",
+            "Widen labels.sql, or pass an --as-of at which more labels are known.",
+        )
+    held, by = _held_out(rows, key, holdout)
+    parts = rows.filter(pa.array(~held)), rows.filter(pa.array(held))
+    if not parts[0].num_rows or not parts[1].num_rows:
+        raise TrainingRefused(
+            pipeline,
+            f"of {rows.num_rows} rows, {parts[0].num_rows} are left to fit on and {parts[1].num_rows} to judge on",
+            "Let labels.sql return more instants or keys, or set [training] holdout.",
+        )
+    return Split(fitted=parts[0], held_out=parts[1], by=by, unlabelled=unlabelled)
+
+
+def _held_out(rows: pa.Table, key: tuple[Column, ...], holdout: float) -> tuple[NDArray[np.bool_], SplitBy]:
+    instants = rows.column(AS_OF.name).combine_chunks()
+    distinct = np.sort(pc.unique(instants).cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if len(distinct) > 1:
+        first = distinct[-max(1, round(holdout * len(distinct)))]
+        return instants.cast(pa.int64()).to_numpy(zero_copy_only=False) >= first, SplitBy.TIME
+    import pandas as pd
+
+    # The same keys are held out in every run: pandas hashes values alone, with a fixed seed.
+    texts = rows.select([column.name for column in key]).cast(
+        pa.schema([pa.field(column.name, pa.string()) for column in key])
+    )
+    hashed = pd.util.hash_pandas_object(texts.to_pandas(), index=False).to_numpy()
+    return (hashed % 10_000) < holdout * 10_000, SplitBy.KEY
+
+
+def label_values(rows: pa.Table) -> NDArray[Any]:
+    """Return the labels as a model learns them, shape ``(n,)``: bool, int64, float64, or text as object."""
+    values = rows.column(LABEL).combine_chunks()
+    if pa.types.is_boolean(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
+    if pa.types.is_integer(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.int64)
+    if pa.types.is_floating(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.asarray(values.cast(pa.string()).to_numpy(zero_copy_only=False), dtype=object)
+
+
+#: Task, metrics, those of the baseline, and what the baseline is.
+Judged = tuple[str, dict[str, float | None], dict[str, float | None], str]
+
+
+# Fitting and judging ---------------------------------------------------------------------------------------------
+
+
+def fit_model(pipeline: Pipeline, contract: FeatureContract, parts: Split) -> Any:
+    """Return the pipeline's estimator fitted on the earlier part.
+
+    Raises
+    ------
+    TrainingRefused
+        When the pipeline names no estimator, the labels are all the same, or ``fit`` raises (the cause is chained).
+    """
+    build = pipeline.estimator_function()
+    if build is None:
+        raise TrainingRefused(
+            pipeline.name,
+            "[training] estimator is not declared",
+            'Write estimator = "model.py:build_model", a function that returns an unfitted estimator.',
+        )
+    estimator = build()
+    frame = preprocessed(parts.fitted, contract.features, pipeline.preprocess_function())
+    labels = label_values(parts.fitted) if parts.labelled else None
+    if labels is not None and is_classifier(estimator) and len(set(labels.tolist())) < 2:
+        raise TrainingRefused(
+            pipeline.name,
+            f"all {len(frame)} labels to fit on are the same",
+            "Widen labels.sql so that every class occurs before the held-out time.",
+        )
+    try:
+        estimator.fit(frame) if labels is None else estimator.fit(frame, labels)
+    except Exception as error:
+        raise TrainingRefused(
+            pipeline.name,
+            f"{type(estimator).__name__}.fit raised {type(error).__name__} on {len(frame)} rows",
+            "The traceback in the log names the line; correct build_model, preprocess or features.sql.",
+        ) from error
+    return estimator
+
+
+def is_classifier(estimator: Any) -> bool:
+    """Return whether an estimator predicts classes; what is no scikit-learn estimator shows it by ``classes_``."""
+    from sklearn.base import is_classifier as says_so
+
+    try:
+        return bool(says_so(estimator)) or hasattr(estimator, "classes_")
+    except (AttributeError, TypeError, ValueError):
+        return hasattr(estimator, "classes_")
+
+
+def evaluate(pipeline: Pipeline, contract: FeatureContract, estimator: Any, parts: Split) -> dict[str, Any]:
+    """Return metrics of a fitted model on the held-out rows, beside those of a naive baseline, ready for JSON.
+
+    Two classes: roc_auc, average_precision, log_loss, brier. More: log_loss, accuracy. A value: mae, rmse, r2. No
+    label: score, where the estimator has one, and inertia. A metric that is not defined on these rows is None.
+
+    Raises
+    ------
+    TrainingRefused
+        When the model raises on the held-out rows.
+    """
+    frame = preprocessed(parts.held_out, contract.features, pipeline.preprocess_function())
+    try:
+        if not parts.labelled:
+            judged: Judged = ("unsupervised", _unsupervised(estimator, frame), {}, "none")
+        elif is_classifier(estimator):
+            judged = _judge_classes(pipeline, estimator, frame, parts)
+        else:
+            judged = _judge_values(pipeline, estimator, frame, parts)
+    except PrescoreError:
+        raise
+    except Exception as error:
+        raise TrainingRefused(
+            pipeline.name,
+            f"the model raised {type(error).__name__} on {len(frame)} held-out rows",
+            "Rows of a later time hold what earlier ones did not, such as new categories: let the model take them "
+            '(OneHotEncoder(handle_unknown="ignore")), as it will meet them every day.',
+        ) from error
+    task, metrics, baseline, words = judged
+    return {
+        "task": task,
+        "metrics": _finite(metrics),
+        "baseline": _finite(baseline),
+        "baseline_is": words,
+        "rows_fitted": parts.fitted.num_rows,
+        "rows_held_out": parts.held_out.num_rows,
+        "rows_unlabelled": parts.unlabelled,
+        "split_by": str(parts.by),
+        "held_out_from": parts.held_out_from.isoformat(),
+    }
+
+
+def _judge_classes(pipeline: Pipeline, estimator: Any, frame: pd.DataFrame, parts: Split) -> Judged:
+    truth, learned = label_values(parts.held_out), label_values(parts.fitted)
+    classes = np.asarray(estimator.classes_)
+    shares = np.array([(learned == label).mean() for label in classes])
+    prior = np.tile(shares, (len(truth), 1))
+    if len(classes) == 2:
+        at = _positive(pipeline, classes)
+        naive, words = prior[:, at], f"the share of {classes[at]} among the rows fitted on"
+        if pipeline.training is not None and pipeline.training.baseline is not None:
+            naive, words = _by_group(pipeline.training.baseline, parts, (learned == classes[at]).astype(float))
+        positive = truth == classes[at]
+        return "binary", _binary(positive, _scores_of(estimator, frame, at)), _binary(positive, naive), words
+    found = {"accuracy": float((np.asarray(estimator.predict(frame)) == truth).mean()), "log_loss": None}
+    majority = classes[int(shares.argmax())]
+    naive_found = {"accuracy": float((truth == majority).mean()), "log_loss": _log_loss(truth, prior, classes)}
+    if hasattr(estimator, "predict_proba"):
+        found["log_loss"] = _log_loss(truth, estimator.predict_proba(frame), classes)
+    return "multiclass", found, naive_found, "the most frequent class and the shares of the rows fitted on"
+
+
+def _positive(pipeline: Pipeline, classes: NDArray[Any]) -> int:
+    """Return which of two classes is the one asked for: that of a declared probability, else the second."""
+    from tasks.outputs import spellings
+
+    declared = {output.class_ for output in pipeline.predictions if output.class_ not in (None, "all")}
+    found = [at for at, label in enumerate(classes.tolist()) if declared & spellings(label)]
+    return found[0] if len(found) == 1 else 1
+
+
+def _scores_of(estimator: Any, frame: pd.DataFrame, at: int) -> NDArray[np.float64]:
+    """Return a score of one of two classes: its probability where there is one, else its distance or its label."""
+    if hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.predict_proba(frame), dtype=np.float64)[:, at]
+    if hasattr(estimator, "decision_function"):
+        return np.asarray(estimator.decision_function(frame), dtype=np.float64) * (1 if at == 1 else -1)
+    return np.asarray(np.asarray(estimator.predict(frame)) == estimator.classes_[at], dtype=np.float64)
+
+
+def _binary(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, float | None]:
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+    both = bool(positive.any()) and not bool(positive.all())
+    probabilities = bool(((scores >= 0) & (scores <= 1)).all())
+    return {
+        "roc_auc": float(roc_auc_score(positive, scores)) if both else None,
+        "average_precision": float(average_precision_score(positive, scores)) if positive.any() else None,
+        "log_loss": float(log_loss(positive, scores, labels=[False, True])) if probabilities else None,
+        "brier": float(brier_score_loss(positive, scores, labels=[False, True])) if probabilities else None,
+    }
+
+
+def _log_loss(truth: NDArray[Any], probabilities: Any, classes: NDArray[Any]) -> float | None:
+    """Return the log loss of several classes; None when a held-out row is of a class that was not fitted."""
+    where = {label: at for at, label in enumerate(classes.tolist())}
+    if any(label not in where for label in truth.tolist()):
+        return None
+    of_truth = np.asarray(probabilities)[np.arange(len(truth)), [where[label] for label in truth.tolist()]]
+    return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1)).mean())
+
+
+def _judge_values(pipeline: Pipeline, estimator: Any, frame: pd.DataFrame, parts: Split) -> Judged:
+    truth, learned = label_values(parts.held_out).astype(np.float64), label_values(parts.fitted).astype(np.float64)
+    naive, words = np.full(len(truth), learned.mean()), "the mean of the rows fitted on"
+    if pipeline.training is not None and pipeline.training.baseline is not None:
+        naive, words = _by_group(pipeline.training.baseline, parts, learned)
+    found = np.asarray(estimator.predict(frame), dtype=np.float64).reshape(len(truth))
+    return "regression", _values(truth, found), _values(truth, naive), words
+
+
+def _values(truth: NDArray[np.float64], found: NDArray[np.float64]) -> dict[str, float | None]:
+    misses = found - truth
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    return {
+        "mae": float(np.abs(misses).mean()),
+        "rmse": float(np.sqrt((misses**2).mean())),
+        "r2": 1 - float((misses**2).sum()) / spread if spread > 0 else None,
+    }
+
+
+def _by_group(feature: str, parts: Split, learned: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+    """Return the mean label of each held-out row's group, and of all where the group is new."""
+    import pandas as pd
+
+    groups = pd.Series(parts.fitted.column(feature).to_pandas()).astype(object).fillna("")
+    means = pd.Series(learned).groupby(groups).mean()
+    asked = pd.Series(parts.held_out.column(feature).to_pandas()).astype(object).fillna("")
+    found = asked.map(means).astype(float).fillna(float(learned.mean())).to_numpy()
+    return np.asarray(found, dtype=np.float64), f"the mean of each {feature} among the rows fitted on"
+
+
+def _unsupervised(estimator: Any, frame: pd.DataFrame) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    if hasattr(last, "inertia_"):
+        found["inertia"] = float(last.inertia_)
+    if hasattr(estimator, "score"):
+        found["score"] = float(estimator.score(frame))
+    return found
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: value if value is not None and np.isfinite(value) else None for name, value in metrics.items()}
+
+
+# Registering -----------------------------------------------------------------------------------------------------
+
+
+def bundle_model(
+    pipeline: Pipeline, contract: FeatureContract, estimator: Any, parts: Split, metrics: dict[str, Any]
+) -> tuple[Bundle, bytes]:
+    """Return the bundle of a trained model and its bytes, with golden rows and outputs from the held-out part."""
+    from tasks.probes import create_bundle
+
+    return create_bundle(
+        name=pipeline.model.name,
+        estimator=estimator,
+        key=contract.key,
+        features=contract.features,
+        outputs=pipeline.predictions,
+        preprocess=pipeline.preprocess_function(),
+        sample=parts.held_out,
+        training_rows=parts.fitted,
+        train_data_until=parts.fitted_until,
+        metrics=metrics,
+        logic_digest=pipeline.logic_digest,
+        pipeline_module=registry.import_pipeline_code(pipeline),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """A version in the registry, and where its alias is."""
+
+    version: ModelVersion
+    known_before: bool
+    promotion: Promotion
+    words: str
+
+
+def register_model(
+    url: str,
+    pipeline: Pipeline,
+    bundle: Bundle,
+    data: bytes,
+    *,
+    source: str,
+    promote: bool,
+    trusted_pickle: bool = False,
+) -> Registration:
+    """Store a bundle and move the pipeline's alias to it when asked to, or when it names nothing: one transaction."""
+    alias = pipeline.model.alias
+    with connect(url, "prescore train") as connection:
+        known = {version.digest for version in registry.list_versions(connection, bundle.name)}
+        version = registry.register(connection, bundle, source=source, trusted_pickle=trusted_pickle, data=data)
+        promotion = registry.promote(
+            connection,
+            bundle.name,
+            version.version,
+            alias,
+            "asked for with --promote" if promote else f"first {alias}",
+            if_vacant=not promote,
+        )
+        connection.commit()
+    if promotion.version != version.version:
+        words = f"{alias} stays at version {promotion.version}; --promote moves it"
+    elif not promotion.moved:
+        words = f"{alias} was version {version.version} already"
+    elif promotion.before is None:
+        words = f"{alias} is version {version.version}, the first one"
+    else:
+        words = f"{alias} moved from version {promotion.before} to {version.version}"
+    return Registration(version=version, known_before=version.digest in known, promotion=promotion, words=words)
+
+
+def register_file(
+    settings: Settings,
+    name: str,
+    file: Path,
+    *,
+    sample: Path,
+    train_data_until: datetime,
+    trust_pickle: bool = False,
+    promote: bool = False,
+) -> Registration:
+    """Register a model that was fitted elsewhere: ``prescore models register``.
+
+    Parameters
+    ----------
+    name
+        Name of the model; one pipeline has it under [model].
+    file
+        A skops file, or a pickle or joblib file with ``trust_pickle``.
+    sample
+        A Parquet file of feature rows as the pipeline's feature query returns them; key and as_of where they are known.
+    train_data_until
+        End of the data that the model was fitted on.
+    trust_pickle
+        The caller vouches for a pickle or joblib file; recorded with the version.
+
+    Raises
+    ------
+    RegistrationRefused, TypesRefused, PickleNotTrusted, ModelUnreadable, OutputNotOffered
+    """
+    from tasks.database import resolve_url
+    from tasks.estimators import kind_of_file, load_estimator
+    from tasks.features import feature_columns
+    from tasks.probes import create_bundle
+
+    if train_data_until.tzinfo is None:
+        raise ValueError("train_data_until needs a time zone")
+    pipeline = _pipeline_of(settings, name)
+    data = _file_bytes(name, file)
+    loader = kind_of_file(data)
+    if loader != "skops" and not trust_pickle:
+        raise PickleNotTrusted(loader)
+    module = registry.import_pipeline_code(pipeline)
+    loaded = load_estimator(data, loader, module=module, trusted_pickle=trust_pickle)
+    environment = running_environment(loaded.estimator)
+    if loaded.made_with is not None:
+        environment["scikit-learn"] = loaded.made_with
+    url = resolve_url(settings)
+    contract = feature_columns(url, pipeline)
+    rows = read_sample(name, sample, contract)
+    known_keys = all(column.name in rows.column_names for column in (*contract.key, AS_OF))
+    bundle, packed = create_bundle(
+        name=name,
+        estimator=loaded.estimator,
+        key=contract.key,
+        features=contract.features,
+        outputs=pipeline.predictions,
+        preprocess=pipeline.preprocess_function(),
+        sample=rows,
+        train_data_until=train_data_until,
+        metrics={},
+        # Only rows whose key and as_of are known can be asked for again when the logic changes.
+        logic_digest=pipeline.logic_digest if known_keys else None,
+        pipeline_module=module,
+        loader=loader,
+        estimator_file=data,
+        environment=environment,
+    )
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return register_model(
+        url,
+        pipeline,
+        bundle,
+        packed,
+        source=f"file {file.name} ({digest})",
+        promote=promote,
+        trusted_pickle=trust_pickle and loader != "skops",
+    )
+
+
+def read_sample(name: str, sample: Path, contract: FeatureContract) -> pa.Table:
+    """Read feature rows from a Parquet file, in the types of the feature query.
+
+    Raises
+    ------
+    RegistrationRefused
+        When a feature is not there, or is of another type.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(sample)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RegistrationRefused(
+            name, f"the sample {sample.name} cannot be read ({type(error).__name__})", "Write it as Parquet."
+        ) from error
+    missing = [column.name for column in contract.features if column.name not in rows.column_names]
+    if missing:
+        there = ", ".join(rows.column_names[:_SHOWN])
+        raise RegistrationRefused(
+            name,
+            f"the sample {sample.name} lacks the features {', '.join(missing)}; it has {there}",
+            "Write it with the columns of the feature query.",
+        )
+    arrays, fields = [], []
+    for column in (*contract.key, AS_OF, *contract.features):
+        if column.name not in rows.column_names:
+            continue
+        found = rows.column(column.name)
+        try:
+            arrays.append(found.cast(column.arrow_type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise RegistrationRefused(
+                name,
+                f"the sample's {column.name} is {found.type}, the feature query returns {column.postgres_type}",
+                "Write the sample from the feature query, or cast the column there.",
+            ) from None
+        fields.append(pa.field(column.name, column.arrow_type))
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _pipeline_of(settings: Settings, model: str) -> Pipeline:
+    """Return the pipeline whose model this is; the one of the same name when there are several."""
+    from tasks.pipeline import load_pipelines
+
+    pipelines = load_pipelines(settings.pipelines_dir)
+    having = {name: pipeline for name, pipeline in pipelines.items() if pipeline.model.name == model}
+    if len(having) == 1:
+        return next(iter(having.values()))
+    if model in having:
+        return having[model]
+    models = sorted({pipeline.model.name for pipeline in pipelines.values()})
+    what = f"{len(having)} pipelines use it ({', '.join(sorted(having))})" if having else "no pipeline uses it"
+    raise RegistrationRefused(
+        model,
+        f"{what}; models of pipelines: {', '.join(models) or 'none'}",
+        "A model is registered for the pipeline whose [model] name is its name.",
+    )
+
+
+def _file_bytes(model: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RegistrationRefused(
+            model, f"the file {file.name} cannot be read ({type(error).__name__})", "Check the path."
+        ) from error
+
+
+def _instant(value: pa.Scalar) -> datetime:
+    found: datetime = value.as_py()
+    return found
