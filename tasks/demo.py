@@ -66,6 +66,11 @@ class Cast:
     #: Signs up on the second day.
     newcomer: int | None
 
+    @property
+    def followed(self) -> int:
+        """The customer whose prediction is looked at in full."""
+        return next(key for key in (self.buyer, self.quiet) if key is not None)
+
 
 @cache
 def load_demo(name: str) -> str:

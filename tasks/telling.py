@@ -62,9 +62,11 @@ class Teller:
         self.console = narrator() if console is None else console
         self._progress = Console(stderr=True, highlight=False) if progress is None else progress
         self._chapter = 0
+        self._after_blank = False
 
     def _write(self, *parts: Any, **options: Any) -> None:
         """Print; into a pipe or file without the spaces that fill up a line."""
+        self._after_blank = False
         if self.console.is_terminal:
             self.console.print(*parts, **options)
             return
@@ -74,19 +76,21 @@ class Teller:
         self.console.file.write("\n".join(line.rstrip() for line in lines))
 
     def blank(self) -> None:
-        """Leave a line empty."""
-        self._write()
+        """Leave one line empty, however often it is asked for."""
+        if not self._after_blank:
+            self._write()
+        self._after_blank = True
 
     def title(self, title: str, subtitle: str) -> None:
         """Begin the story."""
-        self._write()
+        self.blank()
         self._write(Rule(Text(title, style="bold cyan"), characters="━", style="cyan"))
         self._write(Text(subtitle, style="italic"), justify="center")
 
     def chapter(self, heading: str) -> None:
         """Begin a numbered chapter."""
         self._chapter += 1
-        self._write()
+        self.blank()
         self._write(Text.assemble((f"{self._chapter}  ", "bold cyan"), (heading, "bold")))
 
     def say(self, *sentences: str | Text, style: str = "") -> None:
@@ -114,8 +118,9 @@ class Teller:
 
     def sql(self, statement: str, answer: Answer | None = None, *, upright: bool = False) -> None:
         """Write a statement as it was sent, and its answer: rows as a table, or one row upright, a line per column."""
+        self.blank()
         code = Syntax(statement, "sql", theme="ansi_dark", background_color="default", word_wrap=True)
-        self._write(Padding(code, (1, 0, 0, 3), expand=False))
+        self._write(Padding(code, _INDENT, expand=False))
         self.blank()
         if answer is None:
             return
@@ -133,11 +138,11 @@ class Teller:
         prefix = "uv run " if os.environ.get("UV_RUN_RECURSION_DEPTH") else ""
         lines = [(c, "") if isinstance(c, str) else (prefix + c[0], f"  # {c[1]}") for c in commands]
         wide = max((len(command) for command, remark in lines if remark), default=0)
-        self._write()
+        self.blank()
         for command, remark in lines:
             text = Text.assemble("   ", (f"{command:<{wide}}" if remark else command, "bold"), (remark, "dim"))
             self._write(text, soft_wrap=True)
-        self._write()
+        self.blank()
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Progress]:
