@@ -76,30 +76,30 @@ class _Table(BaseModel):
 # The tables ---------------------------------------------------------------------------------------------------------
 
 
+def _key_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError('expected at least one column, such as key = ["customer_id"]')
+    for name in names:
+        column_name(name)
+        if names.count(name) > 1:
+            raise ValueError(f"names the column {show(name)} more than once; name it once")
+        if name in OWN_COLUMNS | _SYSTEM_COLUMNS | _PARAMETERS:
+            raise ValueError(
+                f"{show(name)} is a column or parameter that prescore or PostgreSQL has itself; give it another name "
+                "with AS in the queries"
+            )
+    return names
+
+
 class Entity(_Table):
     """Who gets a prediction."""
 
     #: Names of the key columns, in order.
-    key: Texts
+    key: Annotated[Texts, AfterValidator(_key_columns)]
     #: Returns the key of every entity that exists at run.as_of.
     query: Annotated[UserQuery, BeforeValidator(query_field("[entity] query", "run"))]
     #: Whether a population of nobody may be published.
     allow_empty: bool = False
-
-    @model_validator(mode="after")
-    def _check_key(self) -> Entity:
-        if not self.key:
-            raise ValueError('key: expected at least one column, such as key = ["customer_id"]')
-        for name in self.key:
-            column_name(name)
-            if self.key.count(name) > 1:
-                raise ValueError(f"key: names the column {show(name)} more than once; name it once")
-            if name in OWN_COLUMNS | _SYSTEM_COLUMNS | _PARAMETERS:
-                raise ValueError(
-                    f"key: {show(name)} is a column or parameter that prescore or PostgreSQL has itself; give it "
-                    "another name with AS in the queries"
-                )
-        return self
 
 
 class Features(_Table):
