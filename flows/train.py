@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from tasks import database, features, training
 from tasks.bundle import Bundle
 from tasks.features import FeatureContract
 from tasks.pipeline import Pipeline, find_pipeline
+from tasks.registry import ModelVersion
 from tasks.settings import Settings
 from tasks.steps import step
 from tasks.training import Registration, Split, TrainSummary
@@ -96,6 +98,33 @@ def register_model(
     registered = training.register_model(url, pipeline, bundle, data, source=source, promote=promote)
     logger.info("registered version %s of %s: %s", registered.version.version, bundle.name, registered.words)
     return registered
+
+
+def register_file(
+    settings: Settings,
+    name: str,
+    file: Path,
+    *,
+    sample: Path,
+    train_data_until: datetime,
+    pipeline: str | None = None,
+    trust_pickle: bool = False,
+) -> ModelVersion:
+    """Register a model that was fitted elsewhere; it becomes what the pipeline's alias names if that names nothing yet.
+
+    See ``training.register_file`` for the parameters. Returns the version with the aliases that name it.
+    """
+    registered = training.register_file(
+        settings,
+        name,
+        file,
+        sample=sample,
+        train_data_until=train_data_until,
+        pipeline_name=pipeline,
+        trust_pickle=trust_pickle,
+    )
+    logger.info("registered version %s of %s: %s", registered.version.version, name, registered.words)
+    return registered.version
 
 
 def read_clock(url: str) -> datetime:

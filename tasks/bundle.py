@@ -196,10 +196,9 @@ def running_environment(estimator: Any = None) -> dict[str, str]:
     found = {"python": platform.python_version()}
     used = {module.split(".", 1)[0] for module in sys.modules} if estimator is None else _roots(estimator)
     for name in (*LIBRARIES, *(library for library in _OPTIONAL_LIBRARIES if library in used)):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        version = _installed(name)
+        if version is not None:
+            found[name] = version
     return found
 
 
@@ -228,7 +227,9 @@ def _installed(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        # Some libraries are also distributed under another name, such as xgboost-cpu.
+        version = getattr(sys.modules.get(name), "__version__", None)
+        return None if version is None else str(version)
 
 
 def _roots(estimator: Any) -> set[str]:

@@ -272,7 +272,7 @@ class _Calls:
         """Return what the declared method gives for the batch."""
         key = (output.method, None)
         if key not in self.made:
-            self.made[key] = _method(self.estimator, output)(_shield(self.frame))
+            self.made[key] = _method(self.estimator, output)(_given(self.estimator, self.frame))
         return self.made[key]
 
     def recommended(self, output: Output) -> _Ranked:
@@ -280,16 +280,21 @@ class _Calls:
         k = output.k or DEFAULT_K
         key = (output.method, k)
         if key not in self.made:
-            found = _method(self.estimator, output)(_shield(self.frame), k)
+            found = _method(self.estimator, output)(_given(self.estimator, self.frame), k)
             self.made[key] = _ranked(found, output, len(self.frame), k)
         ranked: _Ranked = self.made[key]
         return ranked
 
 
-def _shield(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame that a model may write into: some do, and the next output reads the same rows."""
+def _given(estimator: Any, frame: pd.DataFrame) -> pd.DataFrame | NDArray[Any]:
+    """Return rows that a model may write into: some do, and the next output reads the same ones.
+
+    A scikit-learn model that was fitted on an array gets an array: it would warn of every frame.
+    """
     import pandas as pd
 
+    if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
+        return frame.to_numpy(copy=True)
     # From pandas 3 on a shallow copy is written to only after its columns were copied.
     return frame.copy(deep=int(pd.__version__.split(".", maxsplit=1)[0]) < 3)
 

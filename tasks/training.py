@@ -417,6 +417,7 @@ def bundle_model(
 class Registration:
     """A version in the registry, and where its alias is."""
 
+    #: With the aliases that name it now.
     version: ModelVersion
     known_before: bool
     promotion: Promotion
@@ -446,6 +447,8 @@ def register_model(
             "asked for with --promote" if promote else f"first {alias}",
             if_vacant=not promote,
         )
+        aliased = {found.version: found for found in registry.list_versions(connection, bundle.name)}
+        version = aliased[version.version]
         connection.commit()
     if promotion.version != version.version:
         words = f"{alias} stays at version {promotion.version}; --promote moves it"
@@ -465,6 +468,7 @@ def register_file(
     *,
     sample: Path,
     train_data_until: datetime,
+    pipeline_name: str | None = None,
     trust_pickle: bool = False,
     promote: bool = False,
 ) -> Registration:
@@ -473,13 +477,15 @@ def register_file(
     Parameters
     ----------
     name
-        Name of the model; one pipeline has it under [model].
+        Name of the model, as a pipeline has it under [model].
     file
         A skops file, or a pickle or joblib file with ``trust_pickle``.
     sample
         A Parquet file of feature rows as the pipeline's feature query returns them; key and as_of where they are known.
     train_data_until
         End of the data that the model was fitted on.
+    pipeline_name
+        The pipeline that will use it; needed when several have a model of this name, none of them the name itself.
     trust_pickle
         The caller vouches for a pickle or joblib file; recorded with the version.
 
@@ -494,7 +500,7 @@ def register_file(
 
     if train_data_until.tzinfo is None:
         raise ValueError("train_data_until needs a time zone")
-    pipeline = _pipeline_of(settings, name)
+    pipeline = _pipeline_of(settings, name, pipeline_name)
     data = _file_bytes(name, file)
     loader = kind_of_file(data)
     if loader != "skops" and not trust_pickle:
@@ -578,10 +584,17 @@ def read_sample(name: str, sample: Path, contract: FeatureContract) -> pa.Table:
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _pipeline_of(settings: Settings, model: str) -> Pipeline:
-    """Return the pipeline whose model this is; the one of the same name when there are several."""
-    from tasks.pipeline import load_pipelines
+def _pipeline_of(settings: Settings, model: str, named: str | None) -> Pipeline:
+    """Return the pipeline whose model this is; of several the one that is named, or has the model's name."""
+    from tasks.pipeline import find_pipeline, load_pipelines
 
+    if named is not None:
+        pipeline = find_pipeline(settings, named)
+        if pipeline.model.name == model:
+            return pipeline
+        raise RegistrationRefused(
+            model, f"pipeline {named} uses the model {pipeline.model.name}", "Name that model, or another pipeline."
+        )
     pipelines = load_pipelines(settings.pipelines_dir)
     having = {name: pipeline for name, pipeline in pipelines.items() if pipeline.model.name == model}
     if len(having) == 1:
@@ -593,7 +606,7 @@ def _pipeline_of(settings: Settings, model: str) -> Pipeline:
     raise RegistrationRefused(
         model,
         f"{what}; models of pipelines: {', '.join(models) or 'none'}",
-        "A model is registered for the pipeline whose [model] name is its name.",
+        "Name a pipeline's model, and of several pipelines the one with --pipeline.",
     )
 
 

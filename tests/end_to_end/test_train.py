@@ -301,6 +301,7 @@ def test_file_is_registered_with_the_features_that_it_was_fitted_on(settings, el
     assert made.version.source.startswith("file model.skops (")
     assert made.version.train_data_until == LAST
     assert made.words == "champion is version 1, the first one"
+    assert made.version.aliases == ("champion",)
     pipeline = find_pipeline(settings, "wear")
     with connect(settings.database_url) as connection:
         bundle = registry.load_bundle(connection, "wear", 1, pipeline)
@@ -328,6 +329,8 @@ def test_pickle_needs_somebody_who_vouches_for_it(settings, elsewhere):
 def test_file_that_does_not_fit_the_pipeline_is_refused(settings, elsewhere):
     with pytest.raises(RegistrationRefused, match="no pipeline uses it; models of pipelines: wear"):
         add(settings, elsewhere, name="waer")
+    with pytest.raises(RegistrationRefused, match="pipeline wear uses the model wear"):
+        add(settings, elsewhere, name="waer", pipeline_name="wear")
     with pytest.raises(RegistrationRefused, match=r"file nothing\.skops cannot be read"):
         add(settings, elsewhere, "nothing.skops")
     with pytest.raises(RegistrationRefused, match=r"the sample model\.skops cannot be read"):

@@ -261,6 +261,13 @@ def test_model_that_writes_into_its_rows_does_not_change_ours(frame):
     pd.testing.assert_frame_equal(frame, before)
 
 
+def test_model_that_was_fitted_on_an_array_is_given_one(frame, recwarn):
+    model = LinearRegression().fit(frame.to_numpy(), frame["a"])
+    found = predict_outputs(model, frame, [declare()])["value"]
+    np.testing.assert_allclose(found.to_numpy(), frame["a"])
+    assert not recwarn.list
+
+
 def test_unknown_class_is_refused_with_the_models_classes(frame):
     model = classifier(frame, halves(frame, "no", "yes"))
     with pytest.raises(OutputNotOffered) as refused:
