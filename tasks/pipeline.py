@@ -67,6 +67,7 @@ __all__ = [
     "find_pipeline",
     "load_pipeline",
     "load_pipelines",
+    "pipeline_names",
 ]
 
 FILE = "pipeline.toml"
@@ -190,6 +191,11 @@ def find_pipeline(settings: Settings, name: str) -> Pipeline:
         f"{there[0].upper() + there[1:]}. Nothing was run. A pipeline is a folder with {FILE}; PRESCORE_PIPELINES "
         "names the folder that holds it."
     )
+
+
+def pipeline_names(directory: Path) -> list[str]:
+    """Return the names of the pipeline folders below ``directory``, valid or not."""
+    return list(_folders(directory))
 
 
 def load_pipelines(directory: Path) -> dict[str, Pipeline]:

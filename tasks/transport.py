@@ -57,9 +57,14 @@ class Session:
         with self._connection.cursor() as cursor, _scrubbed(what):
             cursor.execute(statement)
 
-    def table(self, statement: str, what: str = "A query") -> pa.Table:
-        """Run a query and return all its rows; for results whose size is bounded."""
+    def table(self, statement: str, what: str = "A query", *, copy: bool = True) -> pa.Table:
+        """Run a query and return all its rows; for results whose size is bounded.
+
+        ``copy=False`` is for statements that COPY refuses, such as EXPLAIN.
+        """
         with self._connection.cursor() as cursor, _scrubbed(what):
+            if not copy:
+                cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})
             cursor.execute(statement)
             return cursor.fetch_arrow_table()
 

@@ -1,0 +1,108 @@
+"""`prescore check`: is the declaration right for this database, and what would a run do? Nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from tasks import inspection, pipeline as pipelines, population, publishing, registry, usersql
+from tasks.database import clock, connect, resolve_url
+from tasks.errors import PrescoreError
+from tasks.features import describe, describe_changes
+from tasks.pipeline import Pipeline
+from tasks.settings import Settings
+from tasks.transport import open_reading_session
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What `check` found out about one pipeline."""
+
+    pipeline: str
+    #: What has to be mended before a run can succeed.
+    errors: tuple[str, ...] = ()
+    #: What is allowed and may surprise.
+    warnings: tuple[str, ...] = ()
+    #: What a run would do now; empty when it cannot be told.
+    would: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+def check(settings: Settings, name: str | None = None) -> list[CheckReport]:
+    """Check one pipeline, or every pipeline of the folder, against the database."""
+    names = [name] if name is not None else pipelines.pipeline_names(settings.pipelines_dir)
+    url = resolve_url(settings)
+    return [_check(settings, url, each) for each in names]
+
+
+def _check(settings: Settings, url: str, name: str) -> CheckReport:
+    report = CheckReport(pipeline=name)
+    try:
+        pipeline = pipelines.find_pipeline(settings, name)
+    except PrescoreError as error:
+        return replace(report, errors=(str(error),))
+    refused = tuple(_refused_queries(pipeline))
+    report = replace(report, errors=refused, warnings=tuple(pipeline.warnings))
+    if refused:
+        return report
+    try:
+        return _against_database(url, pipeline, report)
+    except PrescoreError as error:
+        return replace(report, errors=(*report.errors, str(error)))
+
+
+def _refused_queries(pipeline: Pipeline) -> list[str]:
+    queries = [(pipeline.entity.query, "run"), (pipeline.features.query, "batch")]
+    if pipeline.features.changes is not None:
+        queries.append((pipeline.features.changes, "since"))
+    return [
+        f"{pipeline.name}/{found.message}"
+        for query, supplied in queries
+        for found in usersql.judge(query, supplied)
+        if found.severity == "error"
+    ]
+
+
+def _against_database(url: str, pipeline: Pipeline, report: CheckReport) -> CheckReport:
+    with connect(url, "prescore check") as connection:
+        contract = describe(connection, pipeline)
+        describe_changes(connection, pipeline)
+        served = publishing.served(connection, pipeline.name)
+        model = registry.current_alias(connection, pipeline.model.name, pipeline.model.alias)
+        now = clock(connection)
+        connection.rollback()
+    with open_reading_session(url) as session:
+        errors, warnings = inspection.inspect(session, pipeline, contract, now)
+        version = -1 if model is None else model.version
+        because = population.why_full(pipeline, served, version, asked=False)
+        selection = population.summarise(session, pipeline, contract.key, now, served, because)
+    if model is None:
+        warnings.append(
+            f"model {pipeline.model.name} has no {pipeline.model.alias} yet. Run `prescore train {pipeline.name}`, or register one"
+        )
+    return replace(
+        report,
+        errors=(*report.errors, *errors),
+        warnings=(*report.warnings, *warnings),
+        would=_would(selection, now),
+    )
+
+
+def _would(selection: population.Selection, now: datetime) -> dict[str, Any]:
+    return {
+        "mode": selection.mode.value,
+        "because": selection.because,
+        "as_of": now,
+        "population": selection.population,
+        "new": selection.new,
+        "changed": selection.changed,
+        "due": selection.due,
+        "invalidated": selection.served - selection.gone if selection.because.startswith("invalidated") else 0,
+        "gone": selection.gone,
+        "would_score": selection.selected,
+        "would_leave": selection.unchanged,
+    }

@@ -1,0 +1,308 @@
+"""What the commands print: tables for people on stdout, one JSON object for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from tasks.health import PipelineHealth
+from tasks.telling import narrator, shown, span, state_text
+
+if TYPE_CHECKING:
+    from flows.check import CheckReport
+    from flows.score import RunSummary
+    from tasks.publishing import RolledBack
+    from tasks.registry import AliasSpan, ModelVersion
+    from tasks.training import TrainSummary
+
+
+def as_program(value: Any) -> Any:
+    """Return a value as JSON holds it: times in UTC ISO 8601, durations in seconds, sums as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_program(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): as_program(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_program(item) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    match value:
+        case Enum():
+            return value.value
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case date():
+            return value.isoformat()
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(as_program(value), ensure_ascii=False) + "\n")
+
+
+class RunProgress:
+    """A progress line on stderr while a run works; silent where stderr is no terminal."""
+
+    def __init__(self, pipeline: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._pipeline = pipeline
+        self._task = self._progress.add_task(f"{pipeline}: take the lock", total=None)
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        """A step of the run begins."""
+        self._progress.update(self._task, description=f"{self._pipeline}: {name}", completed=0, total=None)
+
+    def rows(self, done: int, total: int) -> None:
+        """So many rows of so many were scored."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def show_run(summary: RunSummary, *, as_json: bool) -> None:
+    """Print what a run did."""
+    if as_json:
+        print_json(summary.as_json())
+        return
+    console = narrator()
+    console.print(Text(f"{summary.pipeline}: {summary.message}", style="bold"))
+    why = f" ({summary.because})" if summary.because else ""
+    facts = [
+        ("run", f"{summary.run_id}, {summary.trigger.value}, {summary.mode.value}{why}"),
+        ("as of", shown(summary.as_of) if summary.as_of else ""),
+        ("model", f"{summary.model} {summary.model_version}" if summary.model else ""),
+        (
+            "population",
+            f"{summary.population:,} = {summary.scored:,} scored + {summary.unchanged:,} unchanged + {summary.rejected:,} rejected"
+            if summary.rows_per_second is not None
+            else f"{summary.population:,}",
+        ),
+        ("selected", f"{summary.new:,} new, {summary.changed:,} changed, {summary.due:,} due; {summary.gone:,} gone"),
+        ("speed", f"{summary.rows_per_second:,.0f} rows/s" if summary.rows_per_second else ""),
+        ("took", f"{summary.seconds:.1f} s, peak memory {summary.peak_memory / 1e6:,.0f} MB"),
+        ("good until", f"aging {shown(summary.aging_at)}, stale {shown(summary.stale_at)}" if summary.aging_at else ""),
+    ]
+    _facts(console, [(name, text) for name, text in facts if text])
+    _findings(console, summary.findings)
+
+
+def show_checks(reports: Sequence[CheckReport], *, as_json: bool) -> None:
+    """Print what `check` found."""
+    if as_json:
+        print_json({"pipelines": [report.as_json() for report in reports]})
+        return
+    console = narrator()
+    if not reports:
+        console.print("There is no pipeline in this folder.")
+    for report in reports:
+        verdict = f"{len(report.errors)} errors" if report.errors else "ready"
+        console.print(Text(f"{report.pipeline}: {verdict}", style="bold red" if report.errors else "bold green"))
+        for text in report.errors:
+            console.print(Text(f"  error: {text}"), soft_wrap=True)
+        for text in report.warnings:
+            console.print(Text(f"  warning: {text}"), soft_wrap=True)
+        if report.would:
+            would = report.would
+            why = f" ({would['because']})" if would["because"] else ""
+            console.print(f"  A run now would be {would['mode']}{why} and score {would['would_score']:,} entities:")
+            names = ("population", "new", "changed", "due", "invalidated", "gone")
+            _facts(console, [(name, f"{would[name]:,}") for name in names])
+
+
+def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
+    """Print the health of pipelines, a row each, and what is wrong below."""
+    if as_json:
+        print_json({"pipelines": [{**asdict(row), "well": row.well} for row in found]})
+        return
+    console = narrator()
+    if not found:
+        console.print("No pipeline has run in this database yet.")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("pipeline", "state", "overdue", "data age", "rows", "model", "last run"):
+        table.add_column(name, justify="right" if name in {"data age", "rows"} else "left")
+    for row in found:
+        last = f"{row.last_run_status} ({row.last_run_trigger})" if row.last_run_status else "never"
+        model = f"{row.model} {row.model_version}" + (", another pending" if row.model_pending else "") if row.model else ""
+        overdue = f"since {row.overdue_since:%Y-%m-%d %H:%M}" if row.overdue and row.overdue_since else "no"
+        age = span(row.age) if row.age is not None else ""
+        rows = f"{row.rows:,}" if row.rows is not None else ""
+        table.add_row(row.pipeline + (" (pinned)" if row.pinned else ""), state_text(row.state), overdue, age, rows, model, last)
+    console.print(table)
+    for row in found:
+        for reason in row.reasons:
+            console.print(Text(f"{row.pipeline}: {reason}"), soft_wrap=True)
+        if row.last_run_status not in {"published", "running", None} and row.last_run_message:
+            console.print(Text(f"{row.pipeline}: {row.last_run_message}"), soft_wrap=True)
+
+
+def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what an SQL reader sees for one entity."""
+    if as_json:
+        print_json(row)
+        return
+    console = narrator()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in row.items():
+        table.add_row(name, state_text(value) if name == "state" else _plain(name, value))
+    console.print(table)
+
+
+def show_rollback(done: RolledBack, *, as_json: bool) -> None:
+    """Print what a rollback returned to, and what it undid."""
+    if as_json:
+        print_json(done)
+        return
+    undone = ", ".join(str(generation) for generation in done.undone) or "none"
+    console = narrator()
+    console.print(
+        f"{done.pipeline} serves generation {done.generation_id} again (model {done.model} {done.model_version}). "
+        f"Undone generations: {undone}. Runs are refused until `prescore resume {done.pipeline}`.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def show_training(summary: TrainSummary, *, as_json: bool) -> None:
+    """Print how a model was trained and how good it is beside a naive baseline."""
+    if as_json:
+        print_json(summary)
+        return
+    console = narrator()
+    console.print(Text(f"{summary.model} version {summary.version}: {summary.promotion}", style="bold"))
+    _facts(
+        console,
+        [
+            ("as of", shown(summary.as_of)),
+            ("fitted on", f"{summary.rows_fitted:,} rows, data until {shown(summary.train_data_until)}"),
+            ("judged on", f"{summary.rows_held_out:,} rows held out by {_scalar(summary.split_by)}"),
+        ],
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("metric", "model", summary.baseline_is):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for name, value in summary.metrics.items():
+        base = summary.baseline.get(name)
+        table.add_row(name, _metric(value), _metric(base))
+    console.print(table)
+
+
+def show_registered(version: ModelVersion, *, as_json: bool) -> None:
+    """Print a version that was registered."""
+    if as_json:
+        print_json(version)
+        return
+    console = narrator()
+    console.print(f"{version.name} version {version.version}, digest {version.digest[:12]}, {version.size_bytes:,} bytes.")
+    console.print(f"Make it the champion: prescore models promote {version.name} {version.version}")
+
+
+def show_models(versions: Iterable[ModelVersion], current: Iterable[AliasSpan], *, as_json: bool) -> None:
+    """Print model versions, newest first."""
+    versions = list(versions)
+    if as_json:
+        print_json({"models": versions})
+        return
+    console = narrator()
+    if not versions:
+        console.print("No model is registered here yet. Run `prescore train PIPELINE`.")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("model", "version", "alias", "trained on data until", "registered", "digest"):
+        table.add_column(name)
+    for v in versions:
+        table.add_row(
+            v.name, str(v.version), ", ".join(v.aliases), shown(v.train_data_until), shown(v.created_at), v.digest[:12]
+        )
+    console.print(table)
+
+
+def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json: bool) -> None:
+    """Print everything that is known of a version."""
+    if as_json:
+        spans = [span_ for span_ in history if span_.version == version.version]
+        print_json({**asdict(version), "aliases": spans})
+        return
+    console = narrator()
+    console.print(Text(f"{version.name} version {version.version}", style="bold"))
+    _facts(
+        console,
+        [
+            ("digest", version.digest),
+            ("registered", f"{shown(version.created_at)} by {version.created_by}"),
+            ("source", version.source),
+            ("trained on data until", shown(version.train_data_until)),
+            ("size", f"{version.size_bytes:,} bytes" + (", pickle trusted by a person" if version.trusted_pickle else "")),
+            ("environment", ", ".join(f"{name} {number}" for name, number in sorted(version.environment.items()))),
+        ],
+    )
+    for title, content in (("metrics", version.metrics), ("signature", version.signature), ("probes", version.probes)):
+        console.print(Text(title, style="bold"))
+        console.print(Text(json.dumps(as_program(content), indent=2, ensure_ascii=False)), soft_wrap=True)
+    for entry in history:
+        if entry.version == version.version:
+            until = "now" if entry.until is None else shown(entry.until)
+            console.print(f"{entry.alias} from {shown(entry.since)} until {until}: {entry.because}", soft_wrap=True, markup=False)
+
+
+def _facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for name, text in facts:
+        table.add_row(Text(name, style="dim"), Text(text))
+    console.print(table)
+
+
+def _findings(console: Console, findings: Iterable[Any]) -> None:
+    for finding in findings:
+        verdict = finding.verdict.value
+        if verdict not in {"pass", "skipped"}:
+            style = {"warn": "yellow", "fail": "red"}.get(verdict, "magenta")
+            console.print(Text.assemble((f"  {verdict:8}", style), f"{finding.label} ({finding.code}): {finding.reason}"))
+
+
+def _plain(name: str, value: Any) -> str:
+    """Return a looked-up value: whole numbers as they are, since keys and ids are no quantities."""
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else shown(value)
+
+
+def _metric(value: Any) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else "" if value is None else str(value)
