@@ -187,6 +187,7 @@ def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
     run.connection.rollback()
     outputs = output_columns(bundle.estimator, pipeline.predictions, None)
     run.record(model=model.name, model_version=model.version)
+    reached("model.loaded")
     scorer = Scorer(
         pipeline=pipeline,
         contract=contract,
@@ -255,6 +256,7 @@ def check_population(run: Run, evidence: Evidence) -> list[Finding]:
     """Ask whether this can be the population."""
     findings = checks.ask(evidence, Phase.POPULATION)
     freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    reached("population.checked")
     return findings
 
 

@@ -114,6 +114,7 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
     if not exists:
         create(connection, pipeline, objects, dict(comments))
         connection.execute(sa.text(load_query("insert_storages")), {"pipeline": pipeline.name})
+        reached("objects.begun")
     now = clock(connection)
     for mode, crons in _crons(pipeline).items():
         if not crons:
@@ -144,18 +145,27 @@ def next_storage(connection: sa.Connection, pipeline: str) -> int:
 def clear_next_storage(run: Run, objects: Objects) -> int:
     """Empty the next storage of whatever is left in it, and return its id.
 
-    At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold.
+    At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold. All of it on
+    the connection that holds the lock: a run that lost it without knowing can empty nothing, whatever that storage is by
+    then.
     """
-    found = one(run.connection, "find_storage", pipeline=objects.pipeline, role="next")
-    run.connection.rollback()
+    connection = run.connection
+    found = one(connection, "find_storage", pipeline=objects.pipeline, role="next")
     storage = objects.storage(found.storage_id)
-    with connect(run.url, "prescore clear", autocommit=True) as connection:
-        if raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]:
-            return int(found.storage_id)
-        safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
-        if not (safe and _truncated(connection, storage)):
-            raw_execute(connection, load_query("delete_storage", {"storage": storage}))
-            raw_execute(connection, load_query("vacuum_storage", {"storage": storage}))
+    # Writers of a run that lost its lock: their rows could not count, and a COPY of ours would wait for them.
+    ended = rows(connection, "end_writers", storage=storage)
+    empty = raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]
+    safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
+    connection.rollback()
+    if ended:
+        logger.warning("ended %d writers of a dead run of %s", len(ended), objects.pipeline)
+    if empty or (safe and _truncated(connection, storage)):
+        return int(found.storage_id)
+    raw_execute(connection, load_query("delete_storage", {"storage": storage}))
+    connection.commit()
+    reached("storage.emptied")
+    with connect(run.url, "prescore clear", autocommit=True) as other:
+        raw_execute(other, load_query("vacuum_storage", {"storage": storage}))
     return int(found.storage_id)
 
 
@@ -236,18 +246,18 @@ def publish(
         _keep_samples(run, objects, selection, published, int(values["model_version"]))
         reached("publish.samples_kept")
         _cover_ticks(run, selection.mode)
+        reached("publish.ticks_covered")
         ending = {**summary, "status": Status.PUBLISHED.value, "run_id": run.run_id}
         names = ", ".join(f"{name} = :{name}" for name in ending if name != "run_id")
         connection.execute(sa.text(load_query("end_run", {"assignments": names})), ending)
         connection.execute(sa.text(load_query("notify_readers")), {"pipeline": objects.pipeline})
         reached("publish.before_commit")
         connection.commit()
-        reached("publish.committed")
     except (sa.exc.DBAPIError, psycopg2.Error):
         if connection.invalidated or getattr(connection.connection.driver_connection, "closed", True):
             raise Fenced(objects.pipeline, "its connection, which holds the lock, was lost") from None
         raise
-    reached("publish.notified")
+    reached("publish.committed")
     return published
 
 
@@ -330,6 +340,7 @@ def _swap(run: Run, objects: Objects, selection: Selection, storage_id: int) -> 
 def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, before: Served) -> Published:
     head = one(run.connection, "find_head", pipeline=objects.pipeline)
     gone, gone_checksum = _delete_gone(run, objects, selection, before)
+    reached("publish.gone_removed")
     columns = ["as_of", "scored_in", "rejected", *(column.name for column in objects.outputs)]
     statement = load_query(
         "merge_rows",
@@ -445,14 +456,15 @@ def _move_head(connection: sa.Connection, pipeline: str, generation_id: int) -> 
 
 def _truncated(connection: sa.Connection, storage: str) -> bool:
     try:
-        raw_execute(connection, f"SET lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
+        raw_execute(connection, f"SET LOCAL lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
         raw_execute(connection, load_query("truncate_storage", {"storage": storage}))
-    except Exception as error:
-        if getattr(error, "pgcode", None) != "55P03":  # lock_not_available
+    except psycopg2.Error as error:
+        if error.pgcode != "55P03":  # lock_not_available
             raise
+        connection.rollback()
         return False
-    finally:
-        raw_execute(connection, "SET lock_timeout = 0")
+    connection.commit()
+    reached("storage.emptied")
     return True
 
 

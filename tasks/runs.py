@@ -15,6 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import psycopg2
 import sqlalchemy as sa
 
 from tasks.database import connect, load_query, one, rows
@@ -22,11 +23,16 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
+from tasks.transport import StatementFailed
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two signs of life; a run counts as hung after minutes, not seconds (staleness.md T2: 5 min).
 HEARTBEAT_SECONDS = 15.0
+
+# What a lost connection may look like: SQLAlchemy's errors, the driver's own where SQLAlchemy was passed by, and those of
+# the data path, which is often the first to notice.
+_DATABASE_ERRORS = (sa.exc.DBAPIError, sa.exc.InvalidRequestError, psycopg2.Error, StatementFailed)
 
 
 class Trigger(StrEnum):
@@ -154,7 +160,7 @@ class Run:
             self.connection.rollback()
             self.connection.execute(statement, {**values, "run_id": self.run_id})
             self.connection.commit()
-        except (sa.exc.DBAPIError, sa.exc.PendingRollbackError, sa.exc.ResourceClosedError):
+        except _DATABASE_ERRORS:
             with suppress(PrescoreError, sa.exc.DBAPIError), connect(self.url) as other:
                 other.execute(statement, {**values, "run_id": self.run_id})
                 other.commit()
@@ -184,6 +190,7 @@ def open_run(
         if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline.name}).scalar_one():
             raise _in_progress(connection, pipeline)
         connection.commit()
+        stack.callback(_release, connection, pipeline.name)
         reached("run.locked")
         _refuse_pinned(connection, pipeline)
         crashed = rows(connection, "reap_runs", pipeline=pipeline.name)
@@ -221,6 +228,10 @@ def open_run(
             yield run
         except BaseException as error:
             status = Status.CANCELLED if isinstance(error, KeyboardInterrupt) else Status.FAILED
+            if isinstance(error, _DATABASE_ERRORS) and _lost(connection):
+                fenced = Fenced(pipeline.name, "its connection, which holds the lock, was lost")
+                run.end(status, str(fenced))
+                raise fenced from error
             message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
             run.end(status, message)
             raise
@@ -262,7 +273,29 @@ def hold_lock(url: str, pipeline_name: str) -> Iterator[sa.Connection]:
         if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline_name}).scalar_one():
             raise _holder(connection, pipeline_name)
         connection.commit()
-        yield connection
+        try:
+            yield connection
+        finally:
+            _release(connection, pipeline_name)
+
+
+def _release(connection: sa.Connection, pipeline_name: str) -> None:
+    """Give the lock back before the command ends, so that the next one is not refused; a lost connection has done so."""
+    with suppress(*_DATABASE_ERRORS):
+        connection.rollback()
+        one(connection, "release_run_lock", pipeline=pipeline_name)
+        connection.commit()
+
+
+def _lost(connection: sa.Connection) -> bool:
+    """Say whether the connection that holds the lock is gone, whatever of it was noticed so far."""
+    try:
+        connection.rollback()
+        one(connection, "describe_backend")
+        connection.rollback()
+    except _DATABASE_ERRORS:
+        return True
+    return False
 
 
 def _in_progress(connection: sa.Connection, pipeline: Pipeline) -> RunInProgress:

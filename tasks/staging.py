@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from tasks.faults import reached
 from tasks.features import read_keys_sql, read_population_sql
 from tasks.population import Mode, Selection, Served, population_keys
 from tasks.readers import Objects, names
-from tasks.runs import Run
+from tasks.runs import Fenced, Run
 from tasks.scoring import REJECTED, Scorer, Tally, disagreements
 from tasks.transport import Session, StatementFailed, open_session, open_snapshot_session, table_columns
 
@@ -63,6 +64,8 @@ def stage(
     ------
     DuplicateEntities
         When the unique index of the storage meets an entity twice.
+    Fenced
+        When a later run found this one dead: then the storage is not this run's to fill any more.
     """
     assert run.snapshot is not None
     with open_session(run.url) as writer:
@@ -73,19 +76,21 @@ def stage(
         try:
             what = f"Writing rows of {objects.pipeline}"
             writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
-        except StatementFailed as error:
-            writer.execute("ROLLBACK")
-            if error.sqlstate == _UNIQUE_VIOLATION:
+            reached("copy.sent")
+            if tally.rows < selection.selected:
+                _reject_missing(writer, session, run, scorer, objects, selection, storage_id, tally)
+            _fence(writer, run)
+            reached("copy.fenced")
+            writer.execute("COMMIT")
+        except BaseException as error:
+            with suppress(StatementFailed):  # a lost connection has rolled back already, and would hide what happened
+                writer.execute("ROLLBACK")
+            if isinstance(error, StatementFailed) and error.sqlstate == _UNIQUE_VIOLATION:
                 raise _duplicates(run, scorer, objects, selection) from None
             raise
-        except BaseException:
-            writer.execute("ROLLBACK")
-            raise
-        if tally.rows < selection.selected:
-            _reject_missing(writer, session, run, scorer, objects, selection, storage_id, tally)
-        writer.execute("COMMIT")
         reached("copy.finished")
         _read_back(writer, scorer, objects.storage(storage_id), sent.rows)
+        reached("copy.read_back")
 
 
 def resample(session: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served) -> tuple[int, int]:
@@ -113,6 +118,12 @@ def resample(session: Session, scorer: Scorer, objects: Objects, selection: Sele
         },
     )
     return keys.num_rows, disagreements(kept, session.table(statement), key, outputs)
+
+
+def _fence(writer: Session, run: Run) -> None:
+    statement = load_query("fence_writer", {"run_id": literal(run.run_id)})
+    if not writer.table(statement, "Making sure that the run is alive").num_rows:
+        raise Fenced(run.pipeline.name, "it was found dead and marked crashed by a later run")
 
 
 class _FirstRows:
