@@ -21,6 +21,7 @@ from tasks.bundle import (
     AS_OF,
     Bundle,
     frame_table,
+    one_thread,
     outputs_table,
     preprocessed,
     running_environment,
@@ -142,12 +143,13 @@ def create_bundle(
         loader=loader,
         estimator_file=estimator_file,
     )
-    golden, dropped = rows_that_score(draft, golden, preprocess)
-    require_rows_independent(draft, golden, preprocess)
-    probes = probe(draft, golden, preprocess)
-    prepared = preprocessed(golden, features, preprocess)
-    scored = outputs_table(draft.score(prepared))
-    _require_readable(draft, prepared, scored, pipeline_module)
+    with one_thread():
+        golden, dropped = rows_that_score(draft, golden, preprocess)
+        require_rows_independent(draft, golden, preprocess)
+        probes = probe(draft, golden, preprocess)
+        prepared = preprocessed(golden, features, preprocess)
+        scored = outputs_table(draft.score(prepared))
+        _require_readable(draft, prepared, scored, pipeline_module)
     training_rows = sample if training_rows is None else training_rows
     bundle = replace(
         draft,
