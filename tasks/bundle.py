@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from tasks.columns import Column, model_frame
 from tasks.errors import BundleTampered, ColumnsMissing, ModelUnreadable, PreprocessRefused
 from tasks.estimators import ZIP_EPOCH, load_estimator, save_estimator
-from tasks.outputs import predict_outputs
+from tasks.outputs import output_columns, predict_outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +123,18 @@ class Bundle:
             As :meth:`prepare` and ``outputs.predict_outputs`` do; what the model itself raises passes through.
         """
         return predict_outputs(self.estimator, self.prepare(prepared), self.outputs, self.output_columns)
+
+    def columns_for(self, outputs: Sequence[Output]) -> tuple[Column, ...]:
+        """Return the SQL columns of declared outputs: as recorded, or found on the golden rows if declared otherwise.
+
+        Raises
+        ------
+        OutputNotOffered
+            When the model has no such method, class or output.
+        """
+        if tuple(outputs) == self.outputs:
+            return self.output_columns
+        return output_columns(self.estimator, outputs, self.golden_preprocessed.to_pandas()[list(self.model_features)])
 
     @cached_property
     def raises_on_null(self) -> frozenset[str]:
