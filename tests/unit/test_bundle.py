@@ -190,10 +190,10 @@ def test_score_takes_columns_in_any_order_and_names_the_missing_ones():
 
 def test_columns_of_outputs_that_are_declared_anew_are_found_on_the_golden_rows():
     bundle, data = make_bundle()
-    anew = Output.model_validate({"name": "both", "method": "predict_proba", "class": "all"})
+    anew = Output.model_validate({"name": "chances", "method": "predict_proba", "class": "all"})
     again = loads(data)
     assert again.columns_for(OUTPUTS) == bundle.output_columns
-    assert again.columns_for([anew]) == (Column(name="both", postgres_type="double precision[]"),)
+    assert again.columns_for([anew]) == (Column(name="chances", postgres_type="double precision[]"),)
 
 
 # Golden rows -----------------------------------------------------------------------------------------------------
