@@ -58,8 +58,6 @@ CREATE TABLE world.weather (
 """
 
 _INDEX_WORLD = """
-ALTER TABLE world.schedule ADD PRIMARY KEY (flight_key);
-ALTER TABLE world.outcome ADD PRIMARY KEY (flight_key);
 CREATE INDEX ON world.schedule (flight_date);
 CREATE INDEX ON world.outcome (flight_date);
 CREATE INDEX ON world.weather (observed_hour_utc);
@@ -220,7 +218,10 @@ def replay_year(url: str) -> None:
     """Publish the whole year at once, every row under the instant at which it was honestly published."""
     with connected(url) as connection:
         run(connection, _PUBLISH_SCHEDULE, first=FIRST_DAY, last=LAST_DAY)
+        # Checked once at the end instead of 336,776 times: half the time.
+        run(connection, "ALTER TABLE ny.flight_outcomes DROP CONSTRAINT flight_outcomes_flight_key_fkey")
         run(connection, _PUBLISH_ALL_OUTCOMES)
+        run(connection, "ALTER TABLE ny.flight_outcomes ADD FOREIGN KEY (flight_key) REFERENCES ny.flights")
         run(connection, _PUBLISH_WEATHER, until=scoring_instant(LAST_DAY + timedelta(days=2)))
         run(connection, "ANALYZE ny.flights, ny.flight_outcomes, ny.weather")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 import deployments
 from flows.score import score
@@ -102,7 +103,9 @@ def trained(
         flights.stage_world(url, Path(os.environ["PRESCORE_FLIGHTS_DATA"]))
         flights.replay(url, since=flights.FIRST_DAY, until=TRAINED)
         flights.set_clock(url, flights.scoring_instant(TRAINED))
-        train(settings(url, PIPELINE.parent), PIPELINE.name)
+        # Two threads for each of two test processes fight over two cores: three times as long.
+        with threadpool_limits(1):
+            train(settings(url, PIPELINE.parent), PIPELINE.name)
         with copied(server_url, published) as year:
             flights.replay_year(psql_url(server_url, year))
             yield Trained(published=published, year=year, year_pipelines=declaration.parents[1])
@@ -144,7 +147,8 @@ def settings(url: str, pipelines: Path) -> Settings:
 def run_as_scheduled(url: str, pipelines: Path, instant: datetime) -> None:
     """Let the clock stand at ``instant`` and run as the schedule would: full, as of the clock, nothing waived."""
     flights.set_clock(url, instant)
-    summary = score(settings(url, pipelines), PIPELINE.name, full=True, trigger=Trigger.SCHEDULED)
+    with threadpool_limits(1):
+        summary = score(settings(url, pipelines), PIPELINE.name, full=True, trigger=Trigger.SCHEDULED)
     assert summary.status is Status.PUBLISHED, summary.message
 
 
