@@ -57,13 +57,12 @@ LEADS = """\
 SELECT p.customer_id, c.name, c.country, bought.last_order, bought.spent, p.churn_probability
 FROM predictions.churn_usable AS p
 JOIN shop.customers AS c USING (customer_id)
-JOIN (
-    SELECT customer_id, max(ordered_at)::date AS last_order, sum(amount) AS spent
+CROSS JOIN LATERAL (
+    SELECT max(ordered_at)::date AS last_order, sum(amount) AS spent
     FROM shop.orders
-    WHERE loaded_at > prescore.clock() - interval '60 days'
-    GROUP BY customer_id
-) AS bought USING (customer_id)
-WHERE c.unsubscribed_at IS NULL AND bought.spent > 100
+    WHERE customer_id = p.customer_id AND ordered_at > prescore.clock() - interval '60 days'
+) AS bought
+WHERE p.churn_probability < 0.8 AND c.unsubscribed_at IS NULL AND bought.spent > 100
 ORDER BY p.churn_probability DESC
 LIMIT 10"""
 SMALLEST = 200
@@ -197,7 +196,10 @@ def _look_up(tell: Teller, url: str, cast: Cast) -> tuple[float, float]:
     tell.say("One customer, with everything that a reader may want to know before trusting the number:")
     lookup = _ask(url, LOOKUP.format(cast.followed))
     tell.sql(LOOKUP.format(cast.followed), lookup, upright=True)
-    tell.say("The lead list: who bought in the last 60 days, may be written to, and is likeliest to leave:")
+    tell.say(
+        "The lead list: bought lately, may be written to, and likely to leave. Above 0.8 most have left",
+        "for good; below it a letter may help:",
+    )
     leads = _ask(url, LEADS)
     tell.sql(LEADS, leads)
     return _time_lookups(url), leads.seconds
