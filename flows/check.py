@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from tasks import inspection, pipeline as pipelines, population, publishing, registry, usersql
+from tasks import inspection, population, publishing, registry, usersql
+from tasks import pipeline as pipelines
 from tasks.database import clock, connect, resolve_url
 from tasks.errors import PrescoreError
 from tasks.features import describe, describe_changes

@@ -15,7 +15,7 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import QueryRefused, describe, describe_changes
 from tasks.freshness import Disposition, Finding, Judgement, Verdict
-from tasks.outputs import output_columns, output_comment
+from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection
 from tasks.readers import Objects
@@ -173,7 +173,9 @@ def refuse_queries(pipeline: Pipeline) -> None:
     for query, supplied in queries:
         for found in usersql.judge(query, supplied):
             if found.severity == "error":
-                raise QueryRefused(f"{pipeline.name}/{query.origin}", found.message.rstrip("."), "Run `prescore check`.")
+                raise QueryRefused(
+                    f"{pipeline.name}/{query.origin}", found.message.rstrip("."), "Run `prescore check`."
+                )
 
 
 @step
@@ -185,7 +187,7 @@ def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
     model = registry.find_version(run.connection, pipeline.model.name, pipeline.model.alias)
     bundle = registry.load_bundle(run.connection, pipeline.model.name, model.version, pipeline)
     run.connection.rollback()
-    outputs = output_columns(bundle.estimator, pipeline.predictions, None)
+    outputs = bundle.columns_for(pipeline.predictions)
     run.record(model=model.name, model_version=model.version)
     reached("model.loaded")
     scorer = Scorer(
@@ -280,7 +282,11 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
         sampled = staging.resample(evidence.session, scorer, objects, selection, evidence.served)
         evidence.resampled, evidence.disagreeing = sampled
     logger.info(
-        "scored %d entities in %.1f s, %.0f rows/s", tally.rows, tally.seconds, tally.rows_per_second, extra={"run_id": run.run_id}
+        "scored %d entities in %.1f s, %.0f rows/s",
+        tally.rows,
+        tally.seconds,
+        tally.rows_per_second,
+        extra={"run_id": run.run_id},
     )
     return storage_id
 
@@ -312,10 +318,14 @@ def judge(run: Run, evidence: Evidence, findings: list[Finding]) -> Judgement:
 def refuse(run: Run, evidence: Evidence, judgement: Judgement, started: float) -> RunSummary:
     """End a run that does not publish: held, or aborted when its predictions cannot be right."""
     status = Status.ABORTED if judgement.disposition is Disposition.ABORT else Status.HELD
-    still = "nothing is served yet" if evidence.served is None else f"generation {evidence.served.generation_id} is still served"
+    still = (
+        "nothing is served yet"
+        if evidence.served is None
+        else f"generation {evidence.served.generation_id} is still served"
+    )
     message = f"{status.value.capitalize()}: {judgement.because}. Run {run.run_id} is unpublished; {still}."
     if evidence.tally is not None and evidence.tally.rejected:
-        message += f" Rejected: SELECT key, reason FROM prescore.rejections WHERE run_id = {run.run_id}."
+        message += f" Rejected: {staging.list_rejections(run.run_id)}."
     run.end(status, message, **_counts(evidence))
     logger.warning("%s", message, extra={"run_id": run.run_id})
     return _summary(run, evidence, judgement, status, message, started)
@@ -363,7 +373,8 @@ def _summary(
     counted: dict[str, Any] = {}
     if selection is not None:
         counted = {
-            name: getattr(selection, name) for name in ("because", "population", "unchanged", "new", "changed", "due", "gone")
+            name: getattr(selection, name)
+            for name in ("because", "population", "unchanged", "new", "changed", "due", "gone")
         }
     published = status is Status.PUBLISHED
     return RunSummary(

@@ -40,7 +40,7 @@ def as_program(value: Any) -> Any:
     return _scalar(value)
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: Any) -> Any:  # noqa: PLR0911 - one case a line
     match value:
         case Enum():
             return value.value
@@ -162,11 +162,15 @@ def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
         table.add_column(name, justify="right" if name in {"data age", "rows"} else "left")
     for row in found:
         last = f"{row.last_run_status} ({row.last_run_trigger})" if row.last_run_status else "never"
-        model = f"{row.model} {row.model_version}" + (", another pending" if row.model_pending else "") if row.model else ""
+        model = (
+            f"{row.model} {row.model_version}" + (", another pending" if row.model_pending else "") if row.model else ""
+        )
         overdue = f"since {row.overdue_since:%Y-%m-%d %H:%M}" if row.overdue and row.overdue_since else "no"
         age = span(row.age) if row.age is not None else ""
         rows = f"{row.rows:,}" if row.rows is not None else ""
-        table.add_row(row.pipeline + (" (pinned)" if row.pinned else ""), state_text(row.state), overdue, age, rows, model, last)
+        table.add_row(
+            row.pipeline + (" (pinned)" if row.pinned else ""), state_text(row.state), overdue, age, rows, model, last
+        )
     console.print(table)
     for row in found:
         for reason in row.reasons:
@@ -232,7 +236,9 @@ def show_registered(version: ModelVersion, *, as_json: bool) -> None:
         print_json(version)
         return
     console = narrator()
-    console.print(f"{version.name} version {version.version}, digest {version.digest[:12]}, {version.size_bytes:,} bytes.")
+    console.print(
+        f"{version.name} version {version.version}, digest {version.digest[:12]}, {version.size_bytes:,} bytes."
+    )
     console.print(f"Make it the champion: prescore models promote {version.name} {version.version}")
 
 
@@ -271,7 +277,10 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
             ("registered", f"{shown(version.created_at)} by {version.created_by}"),
             ("source", version.source),
             ("trained on data until", shown(version.train_data_until)),
-            ("size", f"{version.size_bytes:,} bytes" + (", pickle trusted by a person" if version.trusted_pickle else "")),
+            (
+                "size",
+                f"{version.size_bytes:,} bytes" + (", pickle trusted by a person" if version.trusted_pickle else ""),
+            ),
             ("environment", ", ".join(f"{name} {number}" for name, number in sorted(version.environment.items()))),
         ],
     )
@@ -281,7 +290,9 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
     for entry in history:
         if entry.version == version.version:
             until = "now" if entry.until is None else shown(entry.until)
-            console.print(f"{entry.alias} from {shown(entry.since)} until {until}: {entry.because}", soft_wrap=True, markup=False)
+            console.print(
+                f"{entry.alias} from {shown(entry.since)} until {until}: {entry.because}", soft_wrap=True, markup=False
+            )
 
 
 def _facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
@@ -296,7 +307,9 @@ def _findings(console: Console, findings: Iterable[Any]) -> None:
         verdict = finding.verdict.value
         if verdict not in {"pass", "skipped"}:
             style = {"warn": "yellow", "fail": "red"}.get(verdict, "magenta")
-            console.print(Text.assemble((f"  {verdict:8}", style), f"{finding.label} ({finding.code}): {finding.reason}"))
+            console.print(
+                Text.assemble((f"  {verdict:8}", style), f"{finding.label} ({finding.code}): {finding.reason}")
+            )
 
 
 def _plain(name: str, value: Any) -> str:

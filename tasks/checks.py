@@ -7,6 +7,7 @@ A check that raised is unknown, never absent. Guards run before scoring where th
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -159,7 +160,13 @@ def source_future(evidence: Evidence, check: Check) -> Iterator[Finding]:
         measured = _measure(evidence, source)
         future, undated = measured["future"], measured["undated"]
         known = max(measured["n"], undated, 1)
-        facts = {"subject": source.name, "observed": float(future), "fail_limit": 1.0, "unit": "rows", "n": measured["n"]}
+        facts = {
+            "subject": source.name,
+            "observed": float(future),
+            "fail_limit": 1.0,
+            "unit": "rows",
+            "n": measured["n"],
+        }
         if measured["naive"] and source.zone is None:
             reason = f"{source.watermark} has no time zone; declare zone in [[source]]"
             yield check.finding(Verdict.FAIL, reason, **facts)
@@ -276,7 +283,7 @@ def _rebuilt(evidence: Evidence, golden: pa.Table) -> tuple[list[str], int]:
 
 def _equal(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, float):
-        return a == b or (a != a and b != b) or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+        return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
     return a == b
 
 
@@ -289,7 +296,9 @@ def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
         current = current_alias(connection, evidence.model.name, evidence.pipeline.model.alias)
     if current is None or current.version != evidence.model.version:
         now = "nothing" if current is None else f"version {current.version}"
-        reason = f"{evidence.pipeline.model.alias} moved to {now} during the run, which scored with {evidence.model.version}"
+        reason = (
+            f"{evidence.pipeline.model.alias} moved to {now} during the run, which scored with {evidence.model.version}"
+        )
         yield check.finding(Verdict.WARN, reason)
     else:
         yield check.finding(Verdict.PASS, f"version {evidence.model.version}, digest {evidence.model.digest[:12]}")
@@ -407,11 +416,23 @@ def missing(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """R2: entities of the population without a feature row: a join that drops them, or a LIMIT."""
     selection, tally = _selection(evidence), _tally(evidence)
     count = tally.reasons["no_features"]
-    warn, fail = (max(float(REJECTED_FLOOR), share * selection.population) for share in evidence.pipeline.coverage.missing)
-    facts = {"observed": float(count), "warn_limit": warn, "fail_limit": fail, "unit": "entities", "n": selection.population}
+    warn, fail = (
+        max(float(REJECTED_FLOOR), share * selection.population) for share in evidence.pipeline.coverage.missing
+    )
+    facts = {
+        "observed": float(count),
+        "warn_limit": warn,
+        "fail_limit": fail,
+        "unit": "entities",
+        "n": selection.population,
+    }
     verdict = Verdict.FAIL if count > fail else Verdict.WARN if count > warn else Verdict.PASS
     origin = evidence.pipeline.features.query.origin
-    reason = f"{count:,} of {selection.population:,} entities have no row in {origin}" if count else "every entity has features"
+    reason = (
+        f"{count:,} of {selection.population:,} entities have no row in {origin}"
+        if count
+        else "every entity has features"
+    )
     yield check.finding(verdict, reason, **facts)
 
 
@@ -425,7 +446,9 @@ def rejected(evidence: Evidence, check: Check) -> Iterator[Finding]:
         reason = f"{tally.rejected:,} of {selection.population:,} entities were rejected ({why}), limit {limit:,.0f}"
         yield check.finding(Verdict.FAIL, reason, **facts)
     else:
-        yield check.finding(Verdict.PASS, f"{tally.rejected:,} entities were rejected" + (f" ({why})" if why else ""), **facts)
+        yield check.finding(
+            Verdict.PASS, f"{tally.rejected:,} entities were rejected" + (f" ({why})" if why else ""), **facts
+        )
 
 
 def orphaned(evidence: Evidence, check: Check) -> Iterator[Finding]:

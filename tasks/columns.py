@@ -247,7 +247,9 @@ def storable(values: pa.Array, column: Column) -> pa.Array:
     digits = pc.replace_substring(values, "-", "")
     joined = "".join(digit for digit in digits.drop_null().to_pylist())
     raw = np.zeros((len(values), 16), dtype=np.uint8)
-    raw[pc.is_valid(values).to_numpy(zero_copy_only=False)] = np.frombuffer(bytes.fromhex(joined), np.uint8).reshape(-1, 16)
+    raw[pc.is_valid(values).to_numpy(zero_copy_only=False)] = np.frombuffer(bytes.fromhex(joined), np.uint8).reshape(
+        -1, 16
+    )
     mask = pc.is_null(values).to_numpy(zero_copy_only=False)
     stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(values), [None, pa.py_buffer(raw.tobytes())])
     return pc.if_else(pa.array(mask), pa.scalar(None, pa.binary(16)), stored) if mask.any() else stored

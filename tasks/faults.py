@@ -10,7 +10,7 @@ import os
 import signal
 
 _WANTED, _, _COUNT = os.environ.get("PRESCORE_TEST_KILL_AT", "").partition(":")
-_remaining = int(_COUNT or 1)
+_remaining = [int(_COUNT or 1)]
 
 #: Every point, in the order in which a run reaches them.
 POINTS = (
@@ -52,9 +52,8 @@ POINTS = (
 
 def reached(point: str) -> None:
     """Mark a named point of a run; nothing happens unless a test asked for its end here."""
-    global _remaining
     if point != _WANTED:
         return
-    _remaining -= 1
-    if _remaining == 0:
+    _remaining[0] -= 1
+    if _remaining[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -93,7 +93,8 @@ def describe_key(connection: sa.Connection, pipeline: Pipeline) -> tuple[Column,
     _require_names(query, found, list(pipeline.entity.key))
     by_name = {column.name: column for column in found}
     return tuple(
-        key_column(name, by_name[name].postgres_type, by_name[name].typtype, query.origin) for name in pipeline.entity.key
+        key_column(name, by_name[name].postgres_type, by_name[name].typtype, query.origin)
+        for name in pipeline.entity.key
     )
 
 
@@ -208,7 +209,8 @@ def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> li
         description = list(cursor.description or ())
         oids = [column.type_code for column in description]
         named = {
-            row.oid: row for row in connection.execute(sa.text(load_query("describe_types")), {"oids": oids or [0]}).all()
+            row.oid: row
+            for row in connection.execute(sa.text(load_query("describe_types")), {"oids": oids or [0]}).all()
         }
     except Exception as error:
         sqlstate = getattr(error, "pgcode", None)
@@ -221,9 +223,13 @@ def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> li
     names = [column.name for column in description]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise QueryRefused(query.origin, f"it returns {', '.join(twice)} more than once", "Give each column a name of its own.")
+        raise QueryRefused(
+            query.origin, f"it returns {', '.join(twice)} more than once", "Give each column a name of its own."
+        )
     return [
-        _Described(name=column.name, postgres_type=named[column.type_code].name, typtype=named[column.type_code].typtype)
+        _Described(
+            name=column.name, postgres_type=named[column.type_code].name, typtype=named[column.type_code].typtype
+        )
         for column in description
     ]
 

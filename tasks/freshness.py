@@ -156,7 +156,11 @@ def judge(
     """
     ordered = tuple(sorted(findings, key=lambda finding: (finding.check_id, finding.subject)))
     promise = _promise(
-        pipeline, ordered, data_as_of=data_as_of or as_of, train_data_until=train_data_until, model_version=model_version
+        pipeline,
+        ordered,
+        data_as_of=data_as_of or as_of,
+        train_data_until=train_data_until,
+        model_version=model_version,
     )
     blocking = [finding for finding in ordered if finding.disposition >= Disposition.HOLD]
     answered = [f for f in blocking if f.class_ is not CheckClass.CLOCK or f.verdict is Verdict.UNKNOWN]
@@ -176,7 +180,12 @@ def record(connection: sa.Connection, run_id: int, pipeline: str, findings: Sequ
     statement = sa.text(load_query("insert_check"))
     for finding in findings:
         values = {name: value for name, value in vars(finding).items() if name not in {"class_", "on_fail"}}
-        values |= {"run_id": run_id, "pipeline": pipeline, "class": finding.class_.value, "verdict": finding.verdict.value}
+        values |= {
+            "run_id": run_id,
+            "pipeline": pipeline,
+            "class": finding.class_.value,
+            "verdict": finding.verdict.value,
+        }
         connection.execute(statement, values)
     connection.commit()
 
@@ -231,5 +240,3 @@ def _promise(
         model=pipeline.model.name,
         model_version=model_version,
     )
-
-

@@ -19,7 +19,9 @@ PROBED = 20
 APART = timedelta(days=365)
 
 
-def inspect(session: Session, pipeline: Pipeline, contract: FeatureContract, now: datetime) -> tuple[list[str], list[str]]:
+def inspect(
+    session: Session, pipeline: Pipeline, contract: FeatureContract, now: datetime
+) -> tuple[list[str], list[str]]:
     """Return errors and warnings: the contract of the feature query, changes.sql, the sources, what the role may see."""
     errors: list[str] = []
     warnings: list[str] = []
@@ -44,7 +46,9 @@ def _probe_features(
 ) -> None:
     """One row per (key, as_of) of batch, and features that know no future."""
     origin = f"{pipeline.name}/{pipeline.features.query.origin}"
-    limited = load_query("limit_rows", {"query": population_keys(session, pipeline, contract.key, now), "rows": literal(PROBED)})
+    limited = load_query(
+        "limit_rows", {"query": population_keys(session, pipeline, contract.key, now), "rows": literal(PROBED)}
+    )
     keys = session.table(limited, pipeline.entity.query.origin)
     if not keys.num_rows:
         warnings.append(f"{pipeline.name}/{pipeline.entity.query.origin}: the population is empty now")
@@ -103,11 +107,13 @@ def _compare_tables(
     if not nobody.num_rows:
         return
     features = _tables(session, read_keys_sql(pipeline, contract, _at(nobody, now)))
-    changes = _tables(session, load_query("describe_changes", {"as_of": literal(now), "query": pipeline.features.changes.text}))
+    changes = _tables(
+        session, load_query("describe_changes", {"as_of": literal(now), "query": pipeline.features.changes.text})
+    )
     for table in sorted(features - changes):
         warnings.append(
-            f"{pipeline.name}/{pipeline.features.changes.origin}: {table} is read by {pipeline.features.query.origin} and not named "
-            "here; its changes are noticed by full runs only"
+            f"{pipeline.name}/{pipeline.features.changes.origin}: {table} is read by {pipeline.features.query.origin} and not "
+            "named here; its changes are noticed by full runs only"
         )
 
 
@@ -141,12 +147,16 @@ def _look_at_sources(session: Session, pipeline: Pipeline, errors: list[str]) ->
         found = session.table(load_query("describe_watermark", fragments)).to_pylist()
         place = f"{pipeline.name}/pipeline.toml [[source]] {source.name}"
         if not found:
-            errors.append(f"{place}: there is no table {source.name} with a column {source.watermark}. Correct name or watermark")
+            errors.append(
+                f"{place}: there is no table {source.name} with a column {source.watermark}. Correct name or watermark"
+            )
             continue
         if found[0]["type"] == "timestamp without time zone" and source.zone is None:
             errors.append(f'{place}: {source.watermark} has no time zone. Declare zone, for example zone = "UTC"')
         elif not found[0]["type"].startswith(("timestamp", "date")):
-            errors.append(f"{place}: {source.watermark} is {found[0]['type']}, which is no time. Name a timestamptz column")
+            errors.append(
+                f"{place}: {source.watermark} is {found[0]['type']}, which is no time. Name a timestamptz column"
+            )
 
 
 def _at(keys: pa.Table, instant: datetime) -> pa.Table:

@@ -37,8 +37,10 @@ class LedgerMismatch(PrescoreError):
     """What was written is not the population that was read."""
 
     def __init__(self, differs: str, listing: str) -> None:
-        super().__init__(f"The ledger does not balance: {differs}. Nothing was published; the last good publication is "
-                         f"still served. {listing}")
+        super().__init__(
+            f"The ledger does not balance: {differs}. Nothing was published; the last good publication is "
+            f"still served. {listing}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,13 @@ def summarise(
 
 
 def select(
-    session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served, counted: Selection, seed: int
+    session: Session,
+    pipeline: Pipeline,
+    key: tuple[Column, ...],
+    as_of: datetime,
+    served: Served,
+    counted: Selection,
+    seed: int,
 ) -> Selection:
     """Return the selection of an incremental run with its keys: who is scored, who is sampled, who is gone."""
     fragments = _fragments(pipeline, key, as_of, served, full=False)
@@ -211,4 +219,14 @@ def _what(pipeline: Pipeline) -> str:
 
 _LONG_AGO = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
-__all__ = ["AS_OF", "FeatureContract", "LedgerMismatch", "Mode", "Selection", "Served", "select", "summarise", "why_full"]
+__all__ = [
+    "AS_OF",
+    "FeatureContract",
+    "LedgerMismatch",
+    "Mode",
+    "Selection",
+    "Served",
+    "select",
+    "summarise",
+    "why_full",
+]

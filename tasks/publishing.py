@@ -21,17 +21,19 @@ from tasks.database import clock, connect, load_query, one, quote, raw_execute, 
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
+from tasks.freshness import Promise, without_days
 from tasks.pipeline import Pipeline
 from tasks.population import LedgerMismatch, Mode, Selection, Served
 from tasks.readers import STORAGES, Objects, create, require_same
 from tasks.runs import Fenced, Run, Status, Trigger, hold_lock
-from tasks.freshness import Promise, without_days
 from tasks.schedule import next_tick, period
 
 logger = logging.getLogger(__name__)
 
 # How long an attempt to TRUNCATE waits for readers of a storage that head left long ago; then rows are deleted instead.
 TRUNCATE_LOCK_TIMEOUT = "20ms"
+# Three full storages hold three times the population; at eight times it shrank so much that plans would suffer.
+KEYS_ANALYSED_BELOW = 8
 # Rejected keys listed per run; the count is always exact.
 MOST_REJECTIONS = 100_000
 # A sample keeps at least about this many entities, so that metrics on later labels mean something.
@@ -170,9 +172,17 @@ def clear_next_storage(run: Run, objects: Objects) -> int:
 
 
 def analyse_storage(run: Run, objects: Objects, storage_id: int, written: int) -> None:
-    """Let the planner know a filled storage, before head moves; an empty one is left alone."""
+    """Let the planner know a filled storage, before head moves; an empty one is left alone.
+
+    The keys of all storages together are looked at when there are more, or many fewer, than when they last were.
+    """
     if written:
         with connect(run.url, "prescore analyse", autocommit=True) as connection:
+            known = one(connection, "find_row_statistics", rows=objects.rows)
+            if not written <= known.seen <= KEYS_ANALYSED_BELOW * written:
+                only = "ONLY " if known.alone else ""
+                fragments = {"only": only, "rows": objects.rows, "key_names": objects.key_names}
+                raw_execute(connection, load_query("analyse_keys", fragments))
             raw_execute(connection, load_query("analyse_storage", {"storage": objects.storage(storage_id)}))
     reached("storage.analysed")
 

@@ -32,6 +32,13 @@ _COMMENTS = {
     "scored_in": "Generation that the row was scored in.",
 }
 
+_ROW_COMMENTS = {
+    "storage_id": "Storage that holds the row; head names the one that is served.",
+    "as_of": "The instant that the prediction was computed at.",
+    "scored_in": "Generation that the row was scored in.",
+    "rejected": "Why the entity could not be scored; NULL for a prediction.",
+}
+
 
 class ObjectsDiffer(PrescoreError):
     """A pipeline's objects were made for other columns than are declared now."""
@@ -133,7 +140,9 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
         for c in objects.outputs
     )
     base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
-    raw_execute(connection, load_query("create_predictions_view", {**base, "view": objects.view, "outputs_shown": shown}))
+    raw_execute(
+        connection, load_query("create_predictions_view", {**base, "view": objects.view, "outputs_shown": shown})
+    )
     usable = {**base, "view": objects.usable, "outputs": names(objects.outputs, "r")}
     raw_execute(connection, load_query("create_usable_view", usable))
     raw_execute(connection, load_query("create_lookup_function", _function_fragments(objects)))
@@ -171,14 +180,16 @@ def _comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, co
     ):
         fragments = {"view": relation, "comment": literal(text)}
         raw_execute(connection, load_query("comment_on_view", fragments))
-    texts = {column.name: "Key of the entity." for column in objects.key} | _COMMENTS
-    texts |= {column.name: comments.get(column.name) or f"Prediction of {pipeline.model.name}." for column in objects.outputs}
-    for name, text in texts.items():
-        fragments = {"column": f"{objects.view}.{quote(name)}", "comment": literal(text)}
-        raw_execute(connection, load_query("comment_on_column", fragments))
-    for column in (*objects.key, *objects.outputs):
-        for relation in (objects.usable, objects.rows):
-            fragments = {"column": f"{relation}.{quote(column.name)}", "comment": literal(texts[column.name])}
+    keys = {column.name: "Key of the entity." for column in objects.key}
+    outputs = {
+        column.name: comments.get(column.name) or f"Prediction of {pipeline.model.name}." for column in objects.outputs
+    }
+    described = {objects.view: keys | _COMMENTS | outputs, objects.usable: keys | outputs}
+    for table in (objects.rows, *(objects.storage(storage_id) for storage_id in STORAGES)):
+        described[table] = keys | _ROW_COMMENTS | outputs
+    for relation, texts in described.items():
+        for name, text in texts.items():
+            fragments = {"column": f"{relation}.{quote(name)}", "comment": literal(text)}
             raw_execute(connection, load_query("comment_on_column", fragments))
     signature = f"{objects.function}({', '.join([*(c.postgres_type for c in objects.key), 'interval'])})"
     text = (
@@ -198,7 +209,9 @@ def _differences(what: str, found: list[str], types: list[str], wanted: Sequence
     lost = [f"{what} {name} is no longer declared" for name in before if name not in after]
     fresh = [f"{what} {name} is new" for name in after if name not in before]
     retyped = [
-        f"{what} {name} was {before[name]}, is {after[name]}" for name in after if name in before and before[name] != after[name]
+        f"{what} {name} was {before[name]}, is {after[name]}"
+        for name in after
+        if name in before and before[name] != after[name]
     ]
     moved = []
     if what == "key" and not (lost or fresh) and list(before) != list(after):

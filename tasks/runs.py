@@ -167,9 +167,7 @@ class Run:
 
 
 @contextmanager
-def open_run(
-    url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_of: datetime | None
-) -> Iterator[Run]:
+def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_of: datetime | None) -> Iterator[Run]:
     """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
 
     The lock lives exactly as long as its connection: a killed process frees it with its socket.

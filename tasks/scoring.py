@@ -107,7 +107,7 @@ class Scorer:
 
     def _predict(self, batch: pa.RecordBatch, generation_id: int, tally: Tally) -> pa.RecordBatch:
         reasons = self._reasons_before(batch)
-        kept = np.equal(reasons, None)
+        kept = _is_none(reasons)
         values: dict[str, pa.Array] = {}
         if kept.any():
             accepted = batch if kept.all() else batch.filter(pa.array(kept))
@@ -117,7 +117,7 @@ class Scorer:
         n = batch.num_rows
         arrays.append(pa.array(np.full(n, generation_id, dtype=np.int64)))
         arrays.append(pa.array(reasons, pa.string()))
-        good = np.equal(reasons, None)
+        good = _is_none(reasons)
         arrays += [self._spread(values.get(column.name), column, kept, good) for column in self.outputs]
         tally.rejected += int((~good).sum())
         tally.reasons.update(reasons[~good].tolist())
@@ -151,7 +151,9 @@ class Scorer:
                 _set(reasons, _infinite(values), f"infinite:{column.name}")
             known = self.bundle.known_categories.get(column.name)
             if known is not None and column.name in self.bundle.raises_on_unseen:
-                unseen = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=pa.array(known, pa.string()))))
+                unseen = pc.and_(
+                    pc.is_valid(values), pc.invert(pc.is_in(values, value_set=pa.array(known, pa.string())))
+                )
                 _set(reasons, _mask(unseen), f"unseen:{column.name}")
         return reasons
 
@@ -163,7 +165,7 @@ class Scorer:
             bad = _not_finite(values[column.name])
             if bad is not None and bad.any():
                 found = positions[bad]
-                fresh = found[np.equal(reasons[found], None)]
+                fresh = found[_is_none(reasons[found])]
                 reasons[fresh] = f"non_finite:{column.name}"
 
     def _spread(self, values: pa.Array | None, column: Column, kept: Mask, good: Mask) -> pa.Array:
@@ -212,8 +214,12 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def _is_none(reasons: np.ndarray[Any, np.dtype[np.object_]]) -> Mask:
+    return np.asarray(reasons == np.array(None), dtype=bool)
+
+
 def _set(reasons: np.ndarray[Any, np.dtype[np.object_]], where: Mask, reason: str) -> None:
-    reasons[where & np.equal(reasons, None)] = reason
+    reasons[where & _is_none(reasons)] = reason
 
 
 def _mask(values: pa.Array) -> Mask:

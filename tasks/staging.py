@@ -30,6 +30,11 @@ READ_BACK = 20
 _UNIQUE_VIOLATION = "23505"
 
 
+def list_rejections(run_id: int) -> str:
+    """Return the query that lists what a run rejected, for a message."""
+    return f"SELECT key, reason FROM prescore.rejections WHERE run_id = {run_id}"  # noqa: S608 - for people to read
+
+
 class DuplicateEntities(PrescoreError):
     """A query returned entities more than once."""
 
@@ -37,8 +42,8 @@ class DuplicateEntities(PrescoreError):
         self.origin, self.entities = origin, entities
         super().__init__(
             f"{origin} returned {entities:,} entities more than once; it must return exactly one row each. Nothing was "
-            f"published; the last good publication is still served. They are listed by SELECT key FROM prescore.rejections "
-            f"WHERE run_id = {run_id}. Look for a join that multiplies rows, and aggregate or restrict it."
+            f"published; the last good publication is still served. They are listed by "
+            f"{list_rejections(run_id)}. Look for a join that multiplies rows, and aggregate or restrict it."
         )
 
 
@@ -72,7 +77,9 @@ def stage(
         target = _target(writer, scorer, objects.storage_name(storage_id))
         writer.execute("BEGIN")
         sent = _FirstRows()
-        batches = sent.watch(scorer.predictions(_feature_batches(session, scorer, run, selection), run.generation_id, tally))
+        batches = sent.watch(
+            scorer.predictions(_feature_batches(session, scorer, run, selection), run.generation_id, tally)
+        )
         try:
             what = f"Writing rows of {objects.pipeline}"
             writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
@@ -93,14 +100,18 @@ def stage(
         reached("copy.read_back")
 
 
-def resample(session: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served) -> tuple[int, int]:
+def resample(
+    session: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served
+) -> tuple[int, int]:
     """Score a sample of the skipped entities again at their own as_of: how many, and how many now differ."""
     if selection.keys is None:
         return 0, 0
     keys = selection.keys.filter(pc.equal(selection.keys.column("why"), "sampled"))
     if not keys.num_rows:
         return 0, 0
-    with session.stream(read_keys_sql(scorer.pipeline, scorer.contract, keys), scorer.pipeline.features.query.origin) as found:
+    with session.stream(
+        read_keys_sql(scorer.pipeline, scorer.contract, keys), scorer.pipeline.features.query.origin
+    ) as found:
         batches = list(scorer.predictions(found, served.generation_id, Tally()))
     again = pa.Table.from_batches(batches) if batches else pa.schema([]).empty_table()
     key, outputs = scorer.contract.key, scorer.outputs
@@ -231,7 +242,8 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
         entities = population_keys(session, pipeline, key, run.snapshot.as_of)
         candidates = [(pipeline.entity.query.origin, "duplicate_entity", entities)]
         candidates += [
-            (pipeline.features.query.origin, "duplicate_features", statement) for statement in _statements(scorer, run, selection)
+            (pipeline.features.query.origin, "duplicate_features", statement)
+            for statement in _statements(scorer, run, selection)
         ]
         for origin, reason, statement in candidates:
             fragments = {"query": statement, "key_names": objects.key_names}
@@ -239,7 +251,12 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
             if found.num_rows:
                 keys = found.select([c.name for c in key]).to_pylist()
                 values = [
-                    {"run_id": run.run_id, "pipeline": pipeline.name, "reason": reason, "key": json.dumps(row, default=str)}
+                    {
+                        "run_id": run.run_id,
+                        "pipeline": pipeline.name,
+                        "reason": reason,
+                        "key": json.dumps(row, default=str),
+                    }
                     for row in keys
                 ]
                 run.connection.execute(sa.text(load_query("insert_rejection")), values)

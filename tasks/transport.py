@@ -31,6 +31,9 @@ _SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
 # Classes whose messages speak of names and resources, not of values.
 _SAFE_CLASSES = {"42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
 
+# RAISE EXCEPTION of a function of the user's own: nobody knows what its message is made of.
+_RAISED = "P0001"
+
 Item = TypeVar("Item")
 
 
@@ -39,7 +42,9 @@ class StatementFailed(PrescoreError):
 
     def __init__(self, what: str, cause: str, sqlstate: str | None = None) -> None:
         self.what, self.cause, self.sqlstate = what, cause, sqlstate
-        super().__init__(f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served.")
+        super().__init__(
+            f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served."
+        )
 
 
 class Session:
@@ -87,7 +92,9 @@ class Session:
                 batches.close()
                 self._cursor = None
 
-    def copy_in(self, schema: str, table: str, target: Sequence[Column], batches: Iterable[pa.RecordBatch], what: str) -> int:
+    def copy_in(
+        self, schema: str, table: str, target: Sequence[Column], batches: Iterable[pa.RecordBatch], what: str
+    ) -> int:
         """Stream batches into a table in one COPY and return how many rows went.
 
         ``target`` is what the table has, by ``pg_attribute``; each batch must have exactly these columns, in this order
@@ -111,7 +118,7 @@ class Session:
                     require_schema(name, batch.schema, target)
                     arrays = [type_table.storable(batch.column(i), column) for i, column in enumerate(target)]
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema_in)
-            except BaseException as error:  # noqa: BLE001 - the driver would hide it, KeyboardInterrupt too
+            except BaseException as error:
                 raised.append(error)
                 raise
 
@@ -129,7 +136,9 @@ class Session:
 @contextmanager
 def open_session(url: str, application_name: str = "prescore data") -> Iterator[Session]:
     """Open an ADBC connection that speaks the session settings of prescore; close it at the end."""
-    parameters = urlencode({**KEEPALIVES, "application_name": application_name, "options": SESSION}, quote_via=quote_plus)
+    parameters = urlencode(
+        {**KEEPALIVES, "application_name": application_name, "options": SESSION}, quote_via=quote_plus
+    )
     base = libpq_url(url)
     address = f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"
     try:
@@ -167,7 +176,9 @@ def require_schema(table: str, found: pa.Schema, target: Sequence[Column]) -> No
         missing = [name for name in expected.names if name not in found.names]
         extra = [name for name in found.names if name not in expected.names]
         order = [] if missing or extra else ["the order of the columns differs"]
-        differences = [f"{name} is missing" for name in missing] + [f"{name} is not in the table" for name in extra] + order
+        differences = (
+            [f"{name} is missing" for name in missing] + [f"{name} is not in the table" for name in extra] + order
+        )
         raise SchemaDiffers(table, differences)
     differences = [
         f"{field.name} is {field.type}, the table needs {wanted.type}"
@@ -191,6 +202,8 @@ def scrub(message: str, sqlstate: str | None) -> str:
     first = _primary(message)
     if sqlstate is not None and sqlstate[:2] in _SAFE_CLASSES:
         return first
+    if sqlstate == _RAISED:
+        return "a function that it calls raised an exception (whose words are withheld: they may hold values)"
     return _QUOTED.sub("(value withheld)", first)
 
 
@@ -213,7 +226,7 @@ class _ReadAhead(Iterator[Item]):
                 if not self._put(("item", item)):
                     return
             self._put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer
+        except BaseException as error:
             self._put(("error", error))
 
     def _put(self, entry: tuple[str, Any]) -> bool:

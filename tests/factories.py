@@ -15,7 +15,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from flows.score import RunSummary, score
 from tasks import registry
-from tasks.columns import model_frame
 from tasks.database import connect, raw_execute
 from tasks.features import FeatureContract, describe, read_population_sql
 from tasks.pipeline import Pipeline, load_pipeline
