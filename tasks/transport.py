@@ -26,10 +26,12 @@ BATCH_BYTES = 8 * 1024 * 1024
 # Batches read ahead while the model predicts: enough to keep the reader busy, since predicting a batch takes longer.
 READ_AHEAD = 2
 
-_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|«[^»]*»|\([^()]*\)=\(.*?\)")
+# From the first quote on: a value may hold quotes and line ends itself, so where it stops cannot be known.
+_QUOTED = re.compile("[\"'«»„“”‘’‚].*")
+_OUT_OF_RANGE = re.compile(r"\" (is out of range for type [a-z ]+)$")
 _SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
-# Classes whose messages speak of names and resources, not of values.
-_SAFE_CLASSES = {"42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
+# Classes whose messages speak of names and resources, not of values (those of class 23 keep theirs for the detail).
+_SAFE_CLASSES = {"23", "42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
 
 # RAISE EXCEPTION of a function of the user's own: nobody knows what its message is made of.
 _RAISED = "P0001"
@@ -198,13 +200,14 @@ def table_columns(session: Session, schema: str, table: str) -> list[tuple[str, 
 
 
 def scrub(message: str, sqlstate: str | None) -> str:
-    """Return a database message without data values: quoted parts go unless the message speaks of names only."""
+    """Return a database message without data values: what is quoted goes unless the message speaks of names only."""
     first = _primary(message)
     if sqlstate is not None and sqlstate[:2] in _SAFE_CLASSES:
         return first
     if sqlstate == _RAISED:
         return "a function that it calls raised an exception (whose words are withheld: they may hold values)"
-    return _QUOTED.sub("(value withheld)", first)
+    found = _OUT_OF_RANGE.search(first)
+    return _QUOTED.sub("(value withheld)", first) + (f" {found.group(1)}" if found else "")
 
 
 class _ReadAhead(Iterator[Item]):
