@@ -1,9 +1,10 @@
 -- Create the lookup of one entity: always exactly one row, state missing where there is none. An SQL function that
--- Postgres inlines: a plpgsql one can mix two publications.
+-- Postgres inlines: a plpgsql one can mix two publications. Its body is parsed here, once: parsed by the reader, as a
+-- body in quotes is, it would need rights on the schema prescore.
 -- Fragments: function, view (relations), arguments, key_arguments, key_matches, outputs_within, max_stale. Grain: no rows.
 CREATE FUNCTION {function}({arguments}, max_stale interval DEFAULT NULL) RETURNS SETOF {view}
 LANGUAGE sql STABLE
-AS $function$
+BEGIN ATOMIC
     SELECT {key_arguments},
            CASE WHEN p.state IS NULL THEN 'missing' WHEN l.too_stale THEN 'expired' ELSE p.state END,
            p.age, p.data_as_of, p.as_of, p.aging_at, p.stale_at, p.expires_at,
@@ -14,5 +15,5 @@ AS $function$
     LEFT JOIN {view} AS p ON {key_matches}
     CROSS JOIN LATERAL (
         SELECT coalesce(p.state = 'stale' AND prescore.clock() >= p.stale_at + {max_stale}, false) AS too_stale
-    ) AS l
-$function$
+    ) AS l;
+END

@@ -15,7 +15,6 @@ CREATE TABLE {storage_one} PARTITION OF {rows} (storage_id DEFAULT 1) FOR VALUES
 CREATE TABLE {storage_two} PARTITION OF {rows} (storage_id DEFAULT 2) FOR VALUES IN (2);
 CREATE TABLE {storage_three} PARTITION OF {rows} (storage_id DEFAULT 3) FOR VALUES IN (3);
 COMMENT ON TABLE {rows} IS 'Rows of a pipeline in three fixed storages; read the view in the schema predictions.';
-COMMENT ON COLUMN {rows}.storage_id IS 'Storage that holds the row; head names the one that is served.';
-COMMENT ON COLUMN {rows}.as_of IS 'The instant that the prediction was computed at.';
-COMMENT ON COLUMN {rows}.scored_in IS 'Generation that the row was scored in.';
-COMMENT ON COLUMN {rows}.rejected IS 'Why the entity could not be scored; NULL for a prediction.'
+COMMENT ON TABLE {storage_one} IS 'Storage 1 of a pipeline; prescore.storages says what it holds.';
+COMMENT ON TABLE {storage_two} IS 'Storage 2 of a pipeline; prescore.storages says what it holds.';
+COMMENT ON TABLE {storage_three} IS 'Storage 3 of a pipeline; prescore.storages says what it holds.'

@@ -1,0 +1,24 @@
+-- Say what every column of pipeline_health holds.
+COMMENT ON COLUMN prescore.pipeline_health.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.pipeline_health.next_tick IS 'First tick of a schedule that no scheduled publication covers yet.';
+COMMENT ON COLUMN prescore.pipeline_health.pinned IS 'A rollback refuses runs until somebody resumes the pipeline.';
+COMMENT ON COLUMN prescore.pipeline_health.generation_id IS 'Id of the publication that is served; NULL before the first one.';
+COMMENT ON COLUMN prescore.pipeline_health.published_at IS 'When it was published, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.age IS 'How old the data is that the predictions rest on, now.';
+COMMENT ON COLUMN prescore.pipeline_health.data_as_of IS 'How old that data is as an instant: the oldest required source.';
+COMMENT ON COLUMN prescore.pipeline_health.aging_at IS 'From when the state is aging, the age of the model included.';
+COMMENT ON COLUMN prescore.pipeline_health.stale_at IS 'From when the state is stale, the age of the model included.';
+COMMENT ON COLUMN prescore.pipeline_health.expires_at IS 'From when predictions are withheld.';
+COMMENT ON COLUMN prescore.pipeline_health.rows IS 'Rows that are served, rejected ones included.';
+COMMENT ON COLUMN prescore.pipeline_health.model IS 'Model that scored.';
+COMMENT ON COLUMN prescore.pipeline_health.model_version IS 'Version of that model.';
+COMMENT ON COLUMN prescore.pipeline_health.reasons IS 'What the checks of the publication found, for readers.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_run_id IS 'Last run that a schedule started; skipped ones do not count.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_run_at IS 'When it was started, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_status IS 'How it ended, or running.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_id IS 'Last run, whoever started it; skipped ones do not count.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_at IS 'When it was started, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_trigger IS 'What started it: scheduled, manual, backfill or recovery.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_status IS 'How it ended, or running.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_message IS 'How it ended, in a sentence.';
+COMMENT ON COLUMN prescore.pipeline_health.failing_checks IS 'Checks of the last run that failed or could not be answered.';
