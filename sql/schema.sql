@@ -1,0 +1,537 @@
+-- The schema of prescore in one piece, for reading. `prescore migrate` is what makes and changes it, from
+-- sql/migrations; tests/database/test_migrations.py proves that both come to the same. It can be run in an empty
+-- database to look around in, but leaves the ledger of migrations empty: such a database cannot be migrated.
+--
+-- What is where:
+--   prescore       control: migrations, clock, pipelines, schedules, models, runs, publications, checks, health
+--   prescore_rows  rows of each pipeline: a table with three fixed storages, made by its first run
+--                  (sql/queries/create_rows_table.sql)
+--   predictions    what readers read: a view, its usable rows and a lookup function per pipeline, made by its first
+--                  run (sql/queries/create_predictions_view.sql, create_usable_view.sql, create_lookup_function.sql)
+
+-- Three schemas, and the ledger that says which migrations a database has.
+CREATE SCHEMA prescore;
+COMMENT ON SCHEMA prescore IS 'Control tables of prescore: runs, publications, models, checks.';
+CREATE SCHEMA prescore_rows;
+COMMENT ON SCHEMA prescore_rows IS 'Rows of each pipeline; read them through the schema predictions.';
+CREATE SCHEMA predictions;
+COMMENT ON SCHEMA predictions IS 'What readers are granted: one view per pipeline, its usable rows, its lookup function.';
+
+CREATE TABLE prescore.migrations (
+    name       text        PRIMARY KEY,
+    checksum   text        NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE prescore.migrations IS 'Which migrations this database has.';
+COMMENT ON COLUMN prescore.migrations.name IS 'File name without its ending.';
+COMMENT ON COLUMN prescore.migrations.checksum IS 'SHA-256 of the text that was applied.';
+COMMENT ON COLUMN prescore.migrations.applied_at IS 'When it was applied.';
+
+-- The clock that judges freshness. It reads no table (a function in a view runs as the reader) and no setting (a
+-- reader could set the time); tests and the demo replace it in a database of their own.
+CREATE FUNCTION prescore.clock() RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT statement_timestamp() $$;
+
+COMMENT ON FUNCTION prescore.clock() IS
+    'The instant that freshness is judged at. statement_timestamp(), so that a long transaction still sees predictions go stale.';
+
+-- Pipelines that have run here, and the schedules that they promised to keep.
+CREATE TABLE prescore.pipelines (
+    pipeline        text        PRIMARY KEY,
+    key_columns     text[],
+    key_types       text[],
+    output_columns  text[],
+    output_types    text[],
+    model           text        NOT NULL,
+    alias           text        NOT NULL,
+    contract_text   text        NOT NULL,
+    contract_digest text        NOT NULL,
+    logic_digest    text        NOT NULL,
+    registered_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pinned_at       timestamptz,
+    pinned_because  text
+);
+COMMENT ON TABLE prescore.pipelines IS 'One row per pipeline that has run in this database.';
+COMMENT ON COLUMN prescore.pipelines.pipeline IS 'Name of the pipeline, the name of its folder.';
+COMMENT ON COLUMN prescore.pipelines.key_columns IS 'Key columns, in order; NULL until its objects are made.';
+COMMENT ON COLUMN prescore.pipelines.key_types IS 'SQL types of the key columns, in the same order.';
+COMMENT ON COLUMN prescore.pipelines.output_columns IS 'Prediction columns, in the order of the view; NULL until its objects are made.';
+COMMENT ON COLUMN prescore.pipelines.output_types IS 'SQL types of the prediction columns, in the same order.';
+COMMENT ON COLUMN prescore.pipelines.model IS 'Model that the pipeline scores with.';
+COMMENT ON COLUMN prescore.pipelines.alias IS 'Alias that names the version to use.';
+COMMENT ON COLUMN prescore.pipelines.contract_text IS 'pipeline.toml as the last run read it.';
+COMMENT ON COLUMN prescore.pipelines.contract_digest IS 'SHA-256 of everything declared that changes no prediction.';
+COMMENT ON COLUMN prescore.pipelines.logic_digest IS 'SHA-256 of everything declared that decides predictions.';
+COMMENT ON COLUMN prescore.pipelines.registered_at IS 'When the pipeline ran here first.';
+COMMENT ON COLUMN prescore.pipelines.pinned_at IS 'Since when a rollback refuses runs; NULL when runs are welcome.';
+COMMENT ON COLUMN prescore.pipelines.pinned_because IS 'What pinned the pipeline.';
+
+CREATE TABLE prescore.schedules (
+    pipeline  text        NOT NULL REFERENCES prescore.pipelines,
+    mode      text        NOT NULL CHECK (mode IN ('full', 'incremental')),
+    crons     text[]      NOT NULL,
+    timezone  text        NOT NULL,
+    grace     interval    NOT NULL,
+    next_tick timestamptz NOT NULL,
+    PRIMARY KEY (pipeline, mode)
+);
+COMMENT ON TABLE prescore.schedules IS 'What each pipeline promised: overdue once next_tick + grace has passed.';
+COMMENT ON COLUMN prescore.schedules.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.schedules.mode IS 'full or incremental; a full publication covers incremental ticks too.';
+COMMENT ON COLUMN prescore.schedules.crons IS 'Cron expressions, in the time zone beside them.';
+COMMENT ON COLUMN prescore.schedules.timezone IS 'IANA time zone that the cron expressions are read in.';
+COMMENT ON COLUMN prescore.schedules.grace IS 'How late a publication may be before the pipeline counts as overdue.';
+COMMENT ON COLUMN prescore.schedules.next_tick IS 'First tick that no scheduled publication covers yet.';
+
+-- The model registry: immutable versions, their bundles in chunks, and aliases with their history.
+CREATE TABLE prescore.models (
+    model            text        NOT NULL,
+    version          integer     NOT NULL CHECK (version > 0),
+    digest           text        NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by       text        NOT NULL DEFAULT session_user,
+    source           text        NOT NULL,
+    train_data_until timestamptz NOT NULL,
+    logic_digest     text,
+    metrics          jsonb       NOT NULL DEFAULT '{}',
+    environment      jsonb       NOT NULL DEFAULT '{}',
+    signature        jsonb       NOT NULL DEFAULT '{}',
+    probes           jsonb       NOT NULL DEFAULT '{}',
+    trusted_pickle   boolean     NOT NULL DEFAULT false,
+    size_bytes       bigint      NOT NULL,
+    PRIMARY KEY (model, version),
+    UNIQUE (model, digest)
+);
+COMMENT ON TABLE prescore.models IS 'One row per model version; a version never changes.';
+COMMENT ON COLUMN prescore.models.model IS 'Name of the model.';
+COMMENT ON COLUMN prescore.models.version IS 'Counts up from 1 for each model.';
+COMMENT ON COLUMN prescore.models.digest IS 'SHA-256 of the bundle, checked on every load before anything is read from it.';
+COMMENT ON COLUMN prescore.models.created_at IS 'When the version was registered.';
+COMMENT ON COLUMN prescore.models.created_by IS 'Database role that registered it.';
+COMMENT ON COLUMN prescore.models.source IS 'Where the version came from: a training run or a file.';
+COMMENT ON COLUMN prescore.models.train_data_until IS 'End of the data that the model was fitted on; model age counts from here.';
+COMMENT ON COLUMN prescore.models.logic_digest IS 'Logic digest of the pipeline that the model was trained with.';
+COMMENT ON COLUMN prescore.models.metrics IS 'Metrics on the held-out slice, beside a naive baseline.';
+COMMENT ON COLUMN prescore.models.environment IS 'Versions of Python and the libraries that made the model.';
+COMMENT ON COLUMN prescore.models.signature IS 'Key, feature and prediction columns with their SQL types.';
+COMMENT ON COLUMN prescore.models.probes IS 'What NULL, NaN, infinity and unseen categories gave at registration.';
+COMMENT ON COLUMN prescore.models.trusted_pickle IS 'A person vouched for a pickle or joblib file.';
+COMMENT ON COLUMN prescore.models.size_bytes IS 'Size of the bundle in bytes.';
+
+CREATE TABLE prescore.model_chunks (
+    model   text    NOT NULL,
+    version integer NOT NULL,
+    chunk   integer NOT NULL CHECK (chunk >= 0),
+    data    bytea   NOT NULL,
+    PRIMARY KEY (model, version, chunk),
+    FOREIGN KEY (model, version) REFERENCES prescore.models ON DELETE CASCADE
+);
+ALTER TABLE prescore.model_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
+COMMENT ON TABLE prescore.model_chunks IS 'Bundles in chunks of at most 4 MiB; already compressed.';
+COMMENT ON COLUMN prescore.model_chunks.model IS 'Name of the model.';
+COMMENT ON COLUMN prescore.model_chunks.version IS 'Version of the model.';
+COMMENT ON COLUMN prescore.model_chunks.chunk IS 'Position of the chunk, from 0.';
+COMMENT ON COLUMN prescore.model_chunks.data IS 'Bytes of the chunk.';
+
+CREATE TABLE prescore.aliases (
+    model   text        NOT NULL,
+    alias   text        NOT NULL,
+    version integer     NOT NULL,
+    since   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    until   timestamptz,
+    set_by  text        NOT NULL DEFAULT session_user,
+    because text        NOT NULL,
+    FOREIGN KEY (model, version) REFERENCES prescore.models,
+    CHECK (since <= until)
+);
+CREATE UNIQUE INDEX aliases_current ON prescore.aliases (model, alias) WHERE until IS NULL;
+CREATE INDEX aliases_history ON prescore.aliases (model, alias, since);
+COMMENT ON TABLE prescore.aliases IS 'Which version an alias named, and when: the current row has no end.';
+COMMENT ON COLUMN prescore.aliases.model IS 'Name of the model.';
+COMMENT ON COLUMN prescore.aliases.alias IS 'champion, challenger or another name of a role.';
+COMMENT ON COLUMN prescore.aliases.version IS 'Version that the alias named.';
+COMMENT ON COLUMN prescore.aliases.since IS 'From when the alias named this version.';
+COMMENT ON COLUMN prescore.aliases.until IS 'Until when; NULL for the current row.';
+COMMENT ON COLUMN prescore.aliases.set_by IS 'Database role that moved the alias.';
+COMMENT ON COLUMN prescore.aliases.because IS 'Why it was moved.';
+
+-- Runs: one row per execution of the scoring flow, whatever became of it.
+CREATE TABLE prescore.runs (
+    run_id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    pipeline        text        NOT NULL,
+    mode            text        NOT NULL CHECK (mode IN ('full', 'incremental')),
+    trigger         text        NOT NULL CHECK (trigger IN ('scheduled', 'manual', 'backfill', 'recovery')),
+    status          text        NOT NULL CHECK (status IN ('running', 'published', 'held', 'aborted', 'failed', 'crashed',
+                                                           'cancelled', 'skipped')),
+    as_of           timestamptz,
+    clock_at        timestamptz NOT NULL,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at        timestamptz,
+    backend_pid     integer     NOT NULL,
+    backend_start   timestamptz,
+    host            text        NOT NULL,
+    process_id      integer     NOT NULL,
+    generation_id   bigint,
+    model           text,
+    model_version   integer,
+    logic_digest    text        NOT NULL,
+    contract_digest text        NOT NULL,
+    population      bigint,
+    scored          bigint,
+    unchanged       bigint,
+    rejected        bigint,
+    new             bigint,
+    changed         bigint,
+    due             bigint,
+    gone            bigint,
+    key_checksum    numeric,
+    rows_per_second double precision,
+    peak_memory     bigint,
+    message         text
+);
+CREATE INDEX runs_by_pipeline ON prescore.runs (pipeline, run_id DESC);
+CREATE INDEX runs_running ON prescore.runs (pipeline) WHERE status = 'running';
+COMMENT ON TABLE prescore.runs IS 'One row per execution of the scoring flow.';
+COMMENT ON COLUMN prescore.runs.run_id IS 'Id of the run.';
+COMMENT ON COLUMN prescore.runs.pipeline IS 'Pipeline that was run.';
+COMMENT ON COLUMN prescore.runs.mode IS 'full: every entity; incremental: what needed a prediction.';
+COMMENT ON COLUMN prescore.runs.trigger IS 'What started it: scheduled, manual, backfill or recovery.';
+COMMENT ON COLUMN prescore.runs.status IS 'running, or how it ended.';
+COMMENT ON COLUMN prescore.runs.as_of IS 'The instant that the data was looked at from.';
+COMMENT ON COLUMN prescore.runs.clock_at IS 'prescore.clock() when the run was opened.';
+COMMENT ON COLUMN prescore.runs.started_at IS 'When the run was opened, by the real clock.';
+COMMENT ON COLUMN prescore.runs.heartbeat_at IS 'When the run last showed that it was alive, by the real clock.';
+COMMENT ON COLUMN prescore.runs.ended_at IS 'When it ended, by the real clock.';
+COMMENT ON COLUMN prescore.runs.backend_pid IS 'Backend that holds the lock of the run and publishes.';
+COMMENT ON COLUMN prescore.runs.backend_start IS 'When that backend started; pids are used again.';
+COMMENT ON COLUMN prescore.runs.host IS 'Machine that the run was started on.';
+COMMENT ON COLUMN prescore.runs.process_id IS 'Process on that machine.';
+COMMENT ON COLUMN prescore.runs.generation_id IS 'Generation that its rows are scored in; published only when the status says so.';
+COMMENT ON COLUMN prescore.runs.model IS 'Model that scored.';
+COMMENT ON COLUMN prescore.runs.model_version IS 'Version of that model.';
+COMMENT ON COLUMN prescore.runs.logic_digest IS 'Logic digest of the declaration that was run.';
+COMMENT ON COLUMN prescore.runs.contract_digest IS 'Contract digest of the declaration that was run.';
+COMMENT ON COLUMN prescore.runs.population IS 'Entities in the population: scored + unchanged + rejected.';
+COMMENT ON COLUMN prescore.runs.scored IS 'Entities that got a new prediction.';
+COMMENT ON COLUMN prescore.runs.unchanged IS 'Entities that the run did not need to score.';
+COMMENT ON COLUMN prescore.runs.rejected IS 'Entities that could not be scored.';
+COMMENT ON COLUMN prescore.runs.new IS 'Entities that were not served before.';
+COMMENT ON COLUMN prescore.runs.changed IS 'Entities that changes.sql named.';
+COMMENT ON COLUMN prescore.runs.due IS 'Entities selected for their age, or because they were rejected last time.';
+COMMENT ON COLUMN prescore.runs.gone IS 'Entities served before that are no longer in the population.';
+COMMENT ON COLUMN prescore.runs.key_checksum IS 'Sum of the 64-bit hashes of the keys of the population.';
+COMMENT ON COLUMN prescore.runs.rows_per_second IS 'Rows read, scored and written per second.';
+COMMENT ON COLUMN prescore.runs.peak_memory IS 'Peak memory of the process in bytes.';
+COMMENT ON COLUMN prescore.runs.message IS 'How it ended, in a sentence.';
+
+CREATE TABLE prescore.rejections (
+    run_id   bigint NOT NULL REFERENCES prescore.runs ON DELETE CASCADE,
+    pipeline text   NOT NULL,
+    key      jsonb  NOT NULL,
+    reason   text   NOT NULL
+);
+CREATE INDEX rejections_by_run ON prescore.rejections (run_id);
+COMMENT ON TABLE prescore.rejections IS 'Entities that a run could not score, with the reason; the only place outside the rows where keys appear.';
+COMMENT ON COLUMN prescore.rejections.run_id IS 'Run that rejected the entity.';
+COMMENT ON COLUMN prescore.rejections.pipeline IS 'Pipeline of the run.';
+COMMENT ON COLUMN prescore.rejections.key IS 'Key columns and values of the entity.';
+COMMENT ON COLUMN prescore.rejections.reason IS 'no_features, null:<column>, non_finite:<output>, duplicate_features and the like.';
+
+-- What was published, where it is stored, and the one row per pipeline that readers depend on.
+CREATE SEQUENCE prescore.generation_ids AS bigint;
+COMMENT ON SEQUENCE prescore.generation_ids IS 'Ids of generations; a run that is never published leaves a gap.';
+
+CREATE TABLE prescore.generations (
+    generation_id   bigint           PRIMARY KEY,
+    pipeline        text             NOT NULL REFERENCES prescore.pipelines,
+    run_id          bigint           NOT NULL REFERENCES prescore.runs,
+    mode            text             NOT NULL,
+    storage_id      smallint         NOT NULL,
+    published_at    timestamptz      NOT NULL,
+    undone_at       timestamptz,
+    as_of           timestamptz      NOT NULL,
+    watermark       timestamptz      NOT NULL,
+    valid_since     bigint           NOT NULL,
+    quarantined     bigint[]         NOT NULL DEFAULT '{}',
+    data_as_of      timestamptz      NOT NULL,
+    aging_at        timestamptz      NOT NULL,
+    stale_at        timestamptz      NOT NULL,
+    expires_at      timestamptz      NOT NULL,
+    aging_after     interval         NOT NULL,
+    stale_after     interval         NOT NULL,
+    serve_stale_for interval         NOT NULL,
+    model_aging_at  timestamptz      NOT NULL,
+    model_stale_at  timestamptz      NOT NULL,
+    time_invariant  boolean          NOT NULL,
+    serve_expired   boolean          NOT NULL,
+    verdict         text             NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail')),
+    reasons         text[]           NOT NULL DEFAULT '{}',
+    model           text             NOT NULL,
+    model_version   integer          NOT NULL,
+    logic_digest    text             NOT NULL,
+    rows            bigint           NOT NULL,
+    key_checksum    numeric          NOT NULL,
+    CHECK (data_as_of <= aging_at AND aging_at <= stale_at AND stale_at <= expires_at)
+);
+CREATE INDEX generations_by_pipeline ON prescore.generations (pipeline, generation_id DESC);
+COMMENT ON TABLE prescore.generations IS 'One row per publication, as it was published; a rollback restores head from here.';
+COMMENT ON COLUMN prescore.generations.generation_id IS 'Id of the publication.';
+COMMENT ON COLUMN prescore.generations.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.generations.run_id IS 'Run that made it.';
+COMMENT ON COLUMN prescore.generations.mode IS 'full or incremental.';
+COMMENT ON COLUMN prescore.generations.storage_id IS 'Storage that holds its rows.';
+COMMENT ON COLUMN prescore.generations.published_at IS 'When it was published, by the real clock.';
+COMMENT ON COLUMN prescore.generations.undone_at IS 'When a rollback undid it; NULL otherwise.';
+COMMENT ON COLUMN prescore.generations.as_of IS 'The instant that its run looked at the data from.';
+COMMENT ON COLUMN prescore.generations.watermark IS 'Changes since this instant are still to be scored.';
+COMMENT ON COLUMN prescore.generations.valid_since IS 'Rows scored in an earlier generation are superseded.';
+COMMENT ON COLUMN prescore.generations.quarantined IS 'Generations found bad after publication; readers do not see their scores.';
+COMMENT ON COLUMN prescore.generations.data_as_of IS 'How old the data is that the predictions rest on: the oldest required source.';
+COMMENT ON COLUMN prescore.generations.aging_at IS 'From when the state is aging.';
+COMMENT ON COLUMN prescore.generations.stale_at IS 'From when the state is stale.';
+COMMENT ON COLUMN prescore.generations.expires_at IS 'From when the state is expired and scores are withheld.';
+COMMENT ON COLUMN prescore.generations.aging_after IS 'Contract: a row is aging when its data is this old.';
+COMMENT ON COLUMN prescore.generations.stale_after IS 'Contract: a row is stale when its data is this old.';
+COMMENT ON COLUMN prescore.generations.serve_stale_for IS 'Contract: how long stale predictions are still served.';
+COMMENT ON COLUMN prescore.generations.model_aging_at IS 'From when the model is old enough to warn.';
+COMMENT ON COLUMN prescore.generations.model_stale_at IS 'From when the model is too old.';
+COMMENT ON COLUMN prescore.generations.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.generations.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
+COMMENT ON COLUMN prescore.generations.verdict IS 'Worst verdict of the checks that flag a publication.';
+COMMENT ON COLUMN prescore.generations.reasons IS 'What the checks found, for readers.';
+COMMENT ON COLUMN prescore.generations.model IS 'Model that scored.';
+COMMENT ON COLUMN prescore.generations.model_version IS 'Version of that model.';
+COMMENT ON COLUMN prescore.generations.logic_digest IS 'Logic digest of the declaration that was run.';
+COMMENT ON COLUMN prescore.generations.rows IS 'Rows of the publication, rejected ones included.';
+COMMENT ON COLUMN prescore.generations.key_checksum IS 'Sum of the 64-bit hashes of their keys.';
+
+CREATE TABLE prescore.head (
+    pipeline        text             PRIMARY KEY REFERENCES prescore.pipelines,
+    generation_id   bigint           NOT NULL,
+    storage_id      smallint         NOT NULL,
+    published_at    timestamptz      NOT NULL,
+    as_of           timestamptz      NOT NULL,
+    watermark       timestamptz      NOT NULL,
+    valid_since     bigint           NOT NULL,
+    quarantined     bigint[]         NOT NULL DEFAULT '{}',
+    data_as_of      timestamptz      NOT NULL,
+    aging_at        timestamptz      NOT NULL,
+    stale_at        timestamptz      NOT NULL,
+    expires_at      timestamptz      NOT NULL,
+    aging_after     interval         NOT NULL,
+    stale_after     interval         NOT NULL,
+    serve_stale_for interval         NOT NULL,
+    model_aging_at  timestamptz      NOT NULL,
+    model_stale_at  timestamptz      NOT NULL,
+    time_invariant  boolean          NOT NULL,
+    serve_expired   boolean          NOT NULL,
+    verdict         text             NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail')),
+    reasons         text[]           NOT NULL DEFAULT '{}',
+    model           text             NOT NULL,
+    model_version   integer          NOT NULL,
+    logic_digest    text             NOT NULL,
+    rows            bigint           NOT NULL,
+    key_checksum    numeric          NOT NULL,
+    CHECK (data_as_of <= aging_at AND aging_at <= stale_at AND stale_at <= expires_at)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE prescore.head IS 'The one row per pipeline that readers depend on; moving it is the publication.';
+COMMENT ON COLUMN prescore.head.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.head.generation_id IS 'Id of the publication.';
+COMMENT ON COLUMN prescore.head.storage_id IS 'Storage that holds its rows.';
+COMMENT ON COLUMN prescore.head.published_at IS 'When it was published, by the real clock.';
+COMMENT ON COLUMN prescore.head.as_of IS 'The instant that its run looked at the data from.';
+COMMENT ON COLUMN prescore.head.watermark IS 'Changes since this instant are still to be scored.';
+COMMENT ON COLUMN prescore.head.valid_since IS 'Rows scored in an earlier generation are superseded.';
+COMMENT ON COLUMN prescore.head.quarantined IS 'Generations found bad after publication; readers do not see their scores.';
+COMMENT ON COLUMN prescore.head.data_as_of IS 'How old the data is that the predictions rest on: the oldest required source.';
+COMMENT ON COLUMN prescore.head.aging_at IS 'From when the state is aging.';
+COMMENT ON COLUMN prescore.head.stale_at IS 'From when the state is stale.';
+COMMENT ON COLUMN prescore.head.expires_at IS 'From when the state is expired and scores are withheld.';
+COMMENT ON COLUMN prescore.head.aging_after IS 'Contract: a row is aging when its data is this old.';
+COMMENT ON COLUMN prescore.head.stale_after IS 'Contract: a row is stale when its data is this old.';
+COMMENT ON COLUMN prescore.head.serve_stale_for IS 'Contract: how long stale predictions are still served.';
+COMMENT ON COLUMN prescore.head.model_aging_at IS 'From when the model is old enough to warn.';
+COMMENT ON COLUMN prescore.head.model_stale_at IS 'From when the model is too old.';
+COMMENT ON COLUMN prescore.head.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.head.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
+COMMENT ON COLUMN prescore.head.verdict IS 'Worst verdict of the checks that flag a publication.';
+COMMENT ON COLUMN prescore.head.reasons IS 'What the checks found, for readers.';
+COMMENT ON COLUMN prescore.head.model IS 'Model that scored.';
+COMMENT ON COLUMN prescore.head.model_version IS 'Version of that model.';
+COMMENT ON COLUMN prescore.head.logic_digest IS 'Logic digest of the declaration that was run.';
+COMMENT ON COLUMN prescore.head.rows IS 'Rows of the publication, rejected ones included.';
+COMMENT ON COLUMN prescore.head.key_checksum IS 'Sum of the 64-bit hashes of their keys.';
+
+CREATE TABLE prescore.storages (
+    pipeline      text     NOT NULL REFERENCES prescore.pipelines,
+    storage_id    smallint NOT NULL CHECK (storage_id BETWEEN 1 AND 3),
+    role          text     NOT NULL CHECK (role IN ('current', 'previous', 'next')),
+    generation_id bigint,
+    retired_at    timestamptz,
+    retired_xid   xid8,
+    PRIMARY KEY (pipeline, storage_id),
+    UNIQUE (pipeline, role) DEFERRABLE INITIALLY DEFERRED
+);
+COMMENT ON TABLE prescore.storages IS 'The three fixed partitions of each pipeline: what each one holds.';
+COMMENT ON COLUMN prescore.storages.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.storages.storage_id IS '1, 2 or 3: the partition prescore_rows.<pipeline>_<storage_id>.';
+COMMENT ON COLUMN prescore.storages.role IS 'current: head reads it; previous: a rollback returns to it; next: cleared, or being filled.';
+COMMENT ON COLUMN prescore.storages.generation_id IS 'Last generation published into it; NULL for next.';
+COMMENT ON COLUMN prescore.storages.retired_at IS 'When head left it.';
+COMMENT ON COLUMN prescore.storages.retired_xid IS 'Transaction in which head left it: older snapshots may still read it.';
+
+CREATE TABLE prescore.prediction_samples (
+    pipeline      text        NOT NULL REFERENCES prescore.pipelines,
+    generation_id bigint      NOT NULL,
+    key           jsonb       NOT NULL,
+    as_of         timestamptz NOT NULL,
+    model_version integer     NOT NULL,
+    predictions   jsonb       NOT NULL,
+    PRIMARY KEY (pipeline, generation_id, key)
+);
+COMMENT ON TABLE prescore.prediction_samples IS 'A fixed random share of entities with each prediction they got, kept for labels that come later.';
+COMMENT ON COLUMN prescore.prediction_samples.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.prediction_samples.generation_id IS 'Generation that the prediction was published in.';
+COMMENT ON COLUMN prescore.prediction_samples.key IS 'Key columns and values of the entity.';
+COMMENT ON COLUMN prescore.prediction_samples.as_of IS 'The instant that the prediction was computed at.';
+COMMENT ON COLUMN prescore.prediction_samples.model_version IS 'Version of the model that made it.';
+COMMENT ON COLUMN prescore.prediction_samples.predictions IS 'Prediction columns and values.';
+
+-- What every run checked and found.
+CREATE TABLE prescore.checks (
+    run_id     bigint           NOT NULL REFERENCES prescore.runs ON DELETE CASCADE,
+    pipeline   text             NOT NULL,
+    check_id   text             NOT NULL,
+    code       text             NOT NULL,
+    class      text             NOT NULL CHECK (class IN ('guard', 'gauge', 'clock')),
+    subject    text             NOT NULL DEFAULT '',
+    verdict    text             NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail', 'unknown', 'skipped')),
+    observed   double precision,
+    warn_limit double precision,
+    fail_limit double precision,
+    unit       text,
+    n          bigint,
+    warn_until timestamptz,
+    fail_until timestamptz,
+    reason     text             NOT NULL,
+    checked_at timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, check_id, subject)
+);
+CREATE INDEX checks_by_pipeline ON prescore.checks (pipeline, run_id DESC);
+COMMENT ON TABLE prescore.checks IS 'Every check of every run with its verdict; a check that did not run is listed as unknown.';
+COMMENT ON COLUMN prescore.checks.run_id IS 'Run that asked.';
+COMMENT ON COLUMN prescore.checks.pipeline IS 'Pipeline of the run.';
+COMMENT ON COLUMN prescore.checks.check_id IS 'Id of the check, for example source.age.';
+COMMENT ON COLUMN prescore.checks.code IS 'Letter code of the kind of staleness, for example S1.';
+COMMENT ON COLUMN prescore.checks.class IS 'guard may block, gauge flags, clock bounds the time until which predictions are good.';
+COMMENT ON COLUMN prescore.checks.subject IS 'What was looked at: a source, a column, or empty for the whole run.';
+COMMENT ON COLUMN prescore.checks.verdict IS 'pass, warn, fail, unknown (never a pass) or skipped.';
+COMMENT ON COLUMN prescore.checks.observed IS 'What was measured, in the unit beside it.';
+COMMENT ON COLUMN prescore.checks.warn_limit IS 'Limit from which the verdict is warn.';
+COMMENT ON COLUMN prescore.checks.fail_limit IS 'Limit from which the verdict is fail.';
+COMMENT ON COLUMN prescore.checks.unit IS 'Unit of observed and of the limits.';
+COMMENT ON COLUMN prescore.checks.n IS 'How many rows the measurement rests on.';
+COMMENT ON COLUMN prescore.checks.warn_until IS 'Clock checks: from this instant the verdict is warn.';
+COMMENT ON COLUMN prescore.checks.fail_until IS 'Clock checks: from this instant the verdict is fail.';
+COMMENT ON COLUMN prescore.checks.reason IS 'The finding in a sentence.';
+COMMENT ON COLUMN prescore.checks.checked_at IS 'When it was checked, by the real clock.';
+
+-- Is what is served within its promise, and did a scheduled run not happen? Judged by the database clock alone, so it
+-- stays true while no process of ours runs.
+CREATE VIEW prescore.pipeline_health AS
+SELECT p.pipeline,
+       CASE
+           WHEN h.pipeline IS NULL THEN 'missing'
+           WHEN h.generation_id = ANY (h.quarantined) THEN 'quarantined'
+           WHEN c.now < h.data_as_of - interval '5 minutes' THEN 'clock_error'
+           WHEN c.now >= h.expires_at THEN 'expired'
+           WHEN c.now >= least(h.stale_at, h.model_stale_at) THEN 'stale'
+           WHEN c.now >= least(h.aging_at, h.model_aging_at) OR h.verdict <> 'pass' THEN 'aging'
+           ELSE 'fresh'
+       END AS state,
+       coalesce(d.overdue, false) AS overdue,
+       d.overdue_since,
+       d.next_tick,
+       p.pinned_at IS NOT NULL AS pinned,
+       h.generation_id,
+       h.published_at,
+       c.now - h.data_as_of AS age,
+       h.data_as_of,
+       least(h.aging_at, h.model_aging_at) AS aging_at,
+       least(h.stale_at, h.model_stale_at) AS stale_at,
+       h.expires_at,
+       h.rows,
+       h.model,
+       h.model_version,
+       coalesce(a.version <> h.model_version, false) AS model_pending,
+       coalesce(h.reasons, '{}') AS reasons,
+       s.run_id AS last_scheduled_run_id,
+       s.started_at AS last_scheduled_run_at,
+       s.status AS last_scheduled_status,
+       r.run_id AS last_run_id,
+       r.started_at AS last_run_at,
+       r.trigger AS last_run_trigger,
+       r.status AS last_run_status,
+       r.message AS last_run_message,
+       coalesce(f.failing_checks, '{}') AS failing_checks
+FROM prescore.pipelines AS p
+CROSS JOIN (SELECT prescore.clock() AS now) AS c
+LEFT JOIN prescore.head AS h ON h.pipeline = p.pipeline
+LEFT JOIN prescore.aliases AS a ON a.model = p.model AND a.alias = p.alias AND a.until IS NULL
+LEFT JOIN LATERAL (
+    SELECT bool_or(c.now >= t.next_tick + t.grace) AS overdue,
+           min(t.next_tick) FILTER (WHERE c.now >= t.next_tick + t.grace) AS overdue_since,
+           min(t.next_tick) AS next_tick
+    FROM prescore.schedules AS t
+    WHERE t.pipeline = p.pipeline
+) AS d ON true
+LEFT JOIN LATERAL (
+    SELECT q.run_id, q.started_at, q.status
+    FROM prescore.runs AS q
+    WHERE q.pipeline = p.pipeline AND q.trigger = 'scheduled' AND q.status <> 'skipped'
+    ORDER BY q.run_id DESC LIMIT 1
+) AS s ON true
+LEFT JOIN LATERAL (
+    SELECT q.run_id, q.started_at, q.trigger, q.status, q.message
+    FROM prescore.runs AS q
+    WHERE q.pipeline = p.pipeline AND q.status <> 'skipped'
+    ORDER BY q.run_id DESC LIMIT 1
+) AS r ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(k.check_id || CASE WHEN k.subject = '' THEN '' ELSE ' ' || k.subject END ORDER BY k.check_id, k.subject)
+               AS failing_checks
+    FROM prescore.checks AS k
+    WHERE k.run_id = r.run_id AND k.verdict IN ('fail', 'unknown')
+) AS f ON true;
+
+COMMENT ON VIEW prescore.pipeline_health IS
+    'One row per pipeline: its state now, whether a scheduled run is overdue, the last scheduled run against the last run of any kind, failing checks.';
+COMMENT ON COLUMN prescore.pipeline_health.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.pipeline_health.state IS 'What a reader of an ordinary row sees; missing before the first publication.';
+COMMENT ON COLUMN prescore.pipeline_health.overdue IS 'A scheduled tick and its grace have passed and no scheduled publication covers it.';
+COMMENT ON COLUMN prescore.pipeline_health.overdue_since IS 'The first tick that was missed.';
+COMMENT ON COLUMN prescore.pipeline_health.next_tick IS 'First tick of a schedule that no scheduled publication covers yet.';
+COMMENT ON COLUMN prescore.pipeline_health.pinned IS 'A rollback refuses runs until somebody resumes the pipeline.';
+COMMENT ON COLUMN prescore.pipeline_health.generation_id IS 'Id of the publication that is served; NULL before the first one.';
+COMMENT ON COLUMN prescore.pipeline_health.published_at IS 'When it was published, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.age IS 'How old the data is that the predictions rest on, now.';
+COMMENT ON COLUMN prescore.pipeline_health.data_as_of IS 'How old that data is as an instant: the oldest required source.';
+COMMENT ON COLUMN prescore.pipeline_health.aging_at IS 'From when the state is aging, the age of the model included.';
+COMMENT ON COLUMN prescore.pipeline_health.stale_at IS 'From when the state is stale, the age of the model included.';
+COMMENT ON COLUMN prescore.pipeline_health.expires_at IS 'From when predictions are withheld.';
+COMMENT ON COLUMN prescore.pipeline_health.rows IS 'Rows that are served, rejected ones included.';
+COMMENT ON COLUMN prescore.pipeline_health.model IS 'Model that scored.';
+COMMENT ON COLUMN prescore.pipeline_health.model_version IS 'Version of that model.';
+COMMENT ON COLUMN prescore.pipeline_health.model_pending IS 'The alias names another version than the one served; the next run will be full.';
+COMMENT ON COLUMN prescore.pipeline_health.reasons IS 'What the checks of the publication found, for readers.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_run_id IS 'Last run that a schedule started; skipped ones do not count.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_run_at IS 'When it was started, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.last_scheduled_status IS 'How it ended, or running.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_id IS 'Last run, whoever started it; skipped ones do not count.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_at IS 'When it was started, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_trigger IS 'What started it: scheduled, manual, backfill or recovery.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_status IS 'How it ended, or running.';
+COMMENT ON COLUMN prescore.pipeline_health.last_run_message IS 'How it ended, in a sentence.';
+COMMENT ON COLUMN prescore.pipeline_health.failing_checks IS 'Checks of the last run that failed or could not be answered.';
