@@ -136,6 +136,7 @@ def _score_in(run: Run, asked: Mode, watcher: Watcher) -> RunSummary:
     """The table of contents of a run that holds its lock and its snapshot."""
     started = time.perf_counter()
     assert run.snapshot is not None
+    publishing.register(run)
     watcher.stage("load the model")
     scorer, model, objects = load_model(run)
     publishing.ensure_objects(run, objects, _comments(scorer))

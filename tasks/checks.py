@@ -171,7 +171,7 @@ def source_future(evidence: Evidence, check: Check) -> Iterator[Finding]:
             reason = f"{source.watermark} has no time zone; declare zone in [[source]]"
             yield check.finding(Verdict.FAIL, reason, **facts)
         elif future and source.kind != "event_time":
-            reason = f"{future:,} rows are dated more than {describe(SKEW)} after as_of; age judged on the others"
+            reason = f"{future:,} rows are dated more than {describe(SKEW)} after the clock; age judged on the others"
             yield check.finding(Verdict.FAIL, reason, **facts)
         elif undated / known > UNDATED_SHARE:
             yield check.finding(Verdict.WARN, f"{undated:,} rows have no {source.watermark}", **facts)
@@ -204,6 +204,7 @@ def _measured(evidence: Evidence, source: Source) -> dict[str, Any]:
             "relation": literal(relation),
             "watermark": column,
             "latest": literal(evidence.snapshot.as_of + SKEW),
+            "future": literal(evidence.snapshot.clock_at + SKEW),
             "condition": source.filter or "true",
         },
     )

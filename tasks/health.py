@@ -20,7 +20,7 @@ class PipelineNeverRan(PrescoreError):
         self.pipeline = pipeline
         there = f"There are: {', '.join(known)}." if known else "None has run here yet."
         super().__init__(
-            f"{pipeline} never ran in this database. {there} Run `prescore score {pipeline}`, or check the name and "
+            f"{pipeline} has nothing to look up in this database: no run of it came as far. {there} Run `prescore score {pipeline}`, or check the name and "
             "PRESCORE_DATABASE_URL."
         )
 
@@ -92,7 +92,7 @@ def look_up(url: str, pipeline: str, key: list[str]) -> dict[str, Any]:
     """
     with connect(url) as connection:
         found = one(connection, "find_pipeline", pipeline=pipeline)
-        if found is None:
+        if found is None or found.key_columns is None:
             raise PipelineNeverRan(pipeline, _known(connection))
         if len(key) != len(found.key_columns):
             raise UsageError(

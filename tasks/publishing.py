@@ -94,10 +94,9 @@ def head(connection: sa.Connection, pipeline: str) -> Any:
     return one(connection, "find_head", pipeline=pipeline)
 
 
-def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> None:
-    """Register the pipeline with its schedules, and create its objects on first use; one transaction."""
+def register(run: Run) -> None:
+    """Register the pipeline with what it promises, before anything can go wrong: so that a missed publication shows."""
     pipeline, connection = run.pipeline, run.connection
-    exists = require_same(connection, objects)
     connection.execute(
         sa.text(load_query("upsert_pipeline")),
         {
@@ -107,16 +106,8 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
             "contract_text": pipeline.contract_text,
             "contract_digest": pipeline.contract_digest,
             "logic_digest": pipeline.logic_digest,
-            "key_columns": [column.name for column in objects.key],
-            "key_types": [column.postgres_type for column in objects.key],
-            "output_columns": [column.name for column in objects.outputs],
-            "output_types": [column.postgres_type for column in objects.outputs],
         },
     )
-    if not exists:
-        create(connection, pipeline, objects, dict(comments))
-        connection.execute(sa.text(load_query("insert_storages")), {"pipeline": pipeline.name})
-        reached("objects.begun")
     now = clock(connection)
     for mode, crons in _crons(pipeline).items():
         if not crons:
@@ -133,6 +124,26 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
                 "next_tick": next_tick(crons, pipeline.schedule.timezone, now),
             },
         )
+    connection.commit()
+
+
+def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> None:
+    """Create the objects of a pipeline on first use, in one transaction; refuse those made for other columns."""
+    connection = run.connection
+    if not require_same(connection, objects):
+        create(connection, run.pipeline, objects, dict(comments))
+        connection.execute(
+            sa.text(load_query("record_objects")),
+            {
+                "pipeline": objects.pipeline,
+                "key_columns": [column.name for column in objects.key],
+                "key_types": [column.postgres_type for column in objects.key],
+                "output_columns": [column.name for column in objects.outputs],
+                "output_types": [column.postgres_type for column in objects.outputs],
+            },
+        )
+        connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
+        reached("objects.begun")
     connection.commit()
     reached("objects.created")
 

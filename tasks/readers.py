@@ -112,7 +112,7 @@ def names(columns: Sequence[Column], relation: str = "") -> str:
 def require_same(connection: sa.Connection, objects: Objects) -> bool:
     """Return whether the objects exist; refuse when they were made for other columns."""
     found = one(connection, "find_pipeline", pipeline=objects.pipeline)
-    if found is None:
+    if found is None or found.key_columns is None:
         return False
     differences = [
         *_differences("key", found.key_columns, found.key_types, objects.key),

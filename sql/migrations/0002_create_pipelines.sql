@@ -1,10 +1,10 @@
 -- Pipelines that have run here, and the schedules that they promised to keep.
 CREATE TABLE prescore.pipelines (
     pipeline        text        PRIMARY KEY,
-    key_columns     text[]      NOT NULL,
-    key_types       text[]      NOT NULL,
-    output_columns  text[]      NOT NULL,
-    output_types    text[]      NOT NULL,
+    key_columns     text[],
+    key_types       text[],
+    output_columns  text[],
+    output_types    text[],
     model           text        NOT NULL,
     alias           text        NOT NULL,
     contract_text   text        NOT NULL,
@@ -16,9 +16,9 @@ CREATE TABLE prescore.pipelines (
 );
 COMMENT ON TABLE prescore.pipelines IS 'One row per pipeline that has run in this database.';
 COMMENT ON COLUMN prescore.pipelines.pipeline IS 'Name of the pipeline, the name of its folder.';
-COMMENT ON COLUMN prescore.pipelines.key_columns IS 'Key columns, in order.';
+COMMENT ON COLUMN prescore.pipelines.key_columns IS 'Key columns, in order; NULL until its objects are made.';
 COMMENT ON COLUMN prescore.pipelines.key_types IS 'SQL types of the key columns, in the same order.';
-COMMENT ON COLUMN prescore.pipelines.output_columns IS 'Prediction columns, in the order of the view.';
+COMMENT ON COLUMN prescore.pipelines.output_columns IS 'Prediction columns, in the order of the view; NULL until its objects are made.';
 COMMENT ON COLUMN prescore.pipelines.output_types IS 'SQL types of the prediction columns, in the same order.';
 COMMENT ON COLUMN prescore.pipelines.model IS 'Model that the pipeline scores with.';
 COMMENT ON COLUMN prescore.pipelines.alias IS 'Alias that names the version to use.';

@@ -1,10 +1,7 @@
 -- Register a pipeline, or what its declaration says now.
--- Parameters: pipeline, model, alias, contract_text, contract_digest, logic_digest (text), key_columns, key_types,
--- output_columns, output_types (text[]). Grain: one row.
-INSERT INTO prescore.pipelines (pipeline, key_columns, key_types, output_columns, output_types, model, alias, contract_text,
-                                contract_digest, logic_digest)
-VALUES (:pipeline, :key_columns, :key_types, :output_columns, :output_types, :model, :alias, :contract_text, :contract_digest,
-        :logic_digest)
+-- Parameters: pipeline, model, alias, contract_text, contract_digest, logic_digest (text). Grain: one row.
+INSERT INTO prescore.pipelines (pipeline, model, alias, contract_text, contract_digest, logic_digest)
+VALUES (:pipeline, :model, :alias, :contract_text, :contract_digest, :logic_digest)
 ON CONFLICT (pipeline) DO UPDATE
 SET model = excluded.model, alias = excluded.alias, contract_text = excluded.contract_text,
     contract_digest = excluded.contract_digest, logic_digest = excluded.logic_digest
