@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -191,6 +192,7 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
         stack.callback(_release, connection, pipeline.name)
         reached("run.locked")
         _refuse_pinned(connection, pipeline)
+        end_writers(connection, pipeline.name)
         crashed = rows(connection, "reap_runs", pipeline=pipeline.name)
         connection.commit()
         for row in crashed:
@@ -235,6 +237,18 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
             raise
 
 
+def end_writers(connection: sa.Connection, pipeline_name: str) -> None:
+    """End what still writes for a run that lost its lock; called by whoever holds the lock now.
+
+    The fence keeps such rows from counting. This keeps the caller from waiting for them: a COPY waits for keys that
+    another transaction has written and not committed, and that one may belong to a process that hangs.
+    """
+    ended = rows(connection, "end_writers", pipeline=pipeline_name)
+    connection.rollback()
+    if ended:
+        logger.warning("ended %d connections that a dead run of %s left", len(ended), pipeline_name)
+
+
 def skip(url: str, pipeline: Pipeline, mode: Mode, because: str) -> int:
     """Record that a scheduled starter met the lock, and return the id of the skipped run."""
     with connect(url) as connection:
@@ -254,9 +268,16 @@ def skip(url: str, pipeline: Pipeline, mode: Mode, because: str) -> int:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes (VmHWM)."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    """Return the largest resident memory of this process so far, in bytes.
+
+    VmHWM on Linux: getrusage also counts what the process was before exec, that is its parent.
+    """
+    try:
+        with Path("/proc/self/status").open(encoding="ascii") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024
 
 
 @contextmanager
