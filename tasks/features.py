@@ -13,11 +13,11 @@ from datetime import datetime
 import pyarrow as pa
 import sqlalchemy as sa
 
-from tasks.columns import Column, array_literal, feature_column, key_column
+from tasks.columns import Column, array_literal, feature_column, key_column, schema_of
 from tasks.database import connect, literal, load_query, quote, raw_execute
 from tasks.errors import PrescoreError
 from tasks.pipeline import Pipeline, UserQuery
-from tasks.transport import open_reading_session, scrub
+from tasks.transport import Session, open_reading_session, scrub
 
 AS_OF = Column(name="as_of", postgres_type="timestamp with time zone")
 
@@ -168,28 +168,32 @@ def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
     label = next(
         (feature_column(c.name, c.postgres_type, c.typtype, labels.origin) for c in found if c.name == "label"), None
     )
-    label_columns = key_list(contract.key, "labels") + ", labels.as_of::timestamptz AS as_of"
-    joined = [f"{c.read('labels.' + quote(c.name))} AS {quote(c.name)}" for c in contract.key] + ["labels.as_of"]
+    columns = [f"{c.read(f'labels.{quote(c.name)}::{c.postgres_type}')} AS {quote(c.name)}" for c in contract.key]
+    columns.append("labels.as_of::timestamptz AS as_of")
     if label is not None:
-        label_columns += f", {label.read('labels.label')} AS label"
-        joined.append("labels.label")
-    joined += [f"{c.read('features.' + quote(c.name))} AS {quote(c.name)}" for c in contract.features]
-    names = [*(quote(c.name) for c in contract.key), "as_of"]
-    statement = load_query(
-        "read_training_rows",
-        {
-            "as_of": literal(as_of),
-            "label_columns": label_columns,
-            "label_query": labels.text,
-            "key_names": ", ".join(names[:-1]),
-            "feature_query": pipeline.features.query.text,
-            "joined_columns": ", ".join(joined),
-            "joined_on": " AND ".join(f"features.{name} = labels.{name}" for name in names),
-            "ordered_keys": ", ".join(f"labels.{name}" for name in names[:-1]),
-        },
-    )
+        columns.append(f"{label.read('labels.label')} AS label")
+    fragments = {"as_of": literal(as_of), "label_columns": ", ".join(columns), "label_query": labels.text}
+    identity = [*(column.name for column in contract.key), AS_OF.name]
     with open_reading_session(url) as session:
-        return session.table(statement, f"{labels.origin} joined to {pipeline.features.query.origin}")
+        known = session.table(load_query("read_labels", fragments), labels.origin)
+        features = read_features(session, pipeline, contract, known.group_by(identity).aggregate([]).select(identity))
+    joined = known.join(features, identity, join_type="inner")
+    return joined.sort_by([(name, "ascending") for name in (AS_OF.name, *identity[:-1])])
+
+
+def read_features(session: Session, pipeline: Pipeline, contract: FeatureContract, wanted: pa.Table) -> pa.Table:
+    """Return the feature rows of (key, as_of), read as an incremental run reads them.
+
+    The pairs travel as literals, so that the planner knows how many there are: joined to labels.sql in one statement it
+    guessed one row for thousands, and chose nested loops that took minutes instead of seconds.
+    """
+    found = [
+        session.table(
+            read_keys_sql(pipeline, contract, wanted.slice(start, KEYS_PER_QUERY)), pipeline.features.query.origin
+        )
+        for start in range(0, wanted.num_rows, KEYS_PER_QUERY)
+    ]
+    return pa.concat_tables(found) if found else schema_of(contract.columns).empty_table()
 
 
 def _read_columns(contract: FeatureContract) -> str:

@@ -15,6 +15,9 @@ changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 ) AS changes)
 SELECT count(*) AS population,
        coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric), 0)::text AS key_checksum,
+       coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric)
+                    FILTER (WHERE s.as_of IS NULL OR c.is_changed OR s.was_rejected OR s.as_of <= {due_before}), 0)::text
+           AS selected_checksum,
        count(*) FILTER (WHERE {key_missing}) AS null_keys,
        count(*) FILTER (WHERE s.as_of IS NULL) AS new,
        count(*) FILTER (WHERE s.as_of IS NOT NULL AND c.is_changed) AS changed,
