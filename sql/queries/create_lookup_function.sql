@@ -8,7 +8,9 @@ BEGIN ATOMIC
     SELECT {key_arguments},
            CASE WHEN p.state IS NULL THEN 'missing' WHEN l.too_stale THEN 'expired' ELSE p.state END,
            p.age, p.data_as_of, p.as_of, p.aging_at, p.stale_at, p.expires_at,
-           CASE WHEN l.too_stale THEN interval '0' ELSE p.cache_for END,
+           CASE WHEN l.too_stale THEN interval '0'
+                WHEN p.state = 'stale' THEN least(p.cache_for, p.stale_at + {max_stale} - prescore.clock())
+                ELSE p.cache_for END,
            p.reasons, p.model_version, p.scored_in,
            {outputs_within}
     FROM (SELECT 1) AS always

@@ -12,7 +12,7 @@ SELECT {keys},
        o.stale_at,
        o.expires_at,
        CASE WHEN t.state IN ('fresh', 'aging') THEN least(o.stale_at - h.now, interval '5 minutes')
-            WHEN t.state = 'stale' THEN interval '30 seconds'
+            WHEN t.state = 'stale' THEN least(o.expires_at - h.now, interval '30 seconds')
             ELSE interval '0' END AS cache_for,
        CASE WHEN r.rejected IS NULL THEN h.reasons ELSE array_prepend('rejected: ' || r.rejected, h.reasons) END AS reasons,
        h.model_version,

@@ -119,7 +119,7 @@ def test_every_state_begins_exactly_at_its_instant_and_masks_what_it_must(databa
         (START + 2 * HOUR - TICK, "aging", TICK),
         (START + 2 * HOUR, "stale", timedelta(seconds=30)),
         (START + 2 * HOUR + TICK, "stale", timedelta(seconds=30)),
-        (START + 5 * HOUR - TICK, "stale", timedelta(seconds=30)),
+        (START + 5 * HOUR - TICK, "stale", TICK),
         (START + 5 * HOUR, "expired", timedelta(0)),
         (START + 5 * HOUR + TICK, "expired", timedelta(0)),
         (START + timedelta(days=4000), "expired", timedelta(0)),
@@ -158,9 +158,11 @@ def test_a_reader_may_bound_how_long_stale_predictions_are_good_enough(database_
     half_minute, none = timedelta(seconds=30), timedelta(0)
     assert lookup(stale_at - TICK, "interval '0'") == ("aging", True, TICK)
     assert lookup(stale_at, "interval '0'") == ("expired", False, none)
-    assert lookup(stale_at + HOUR - TICK, "interval '1 hour'") == ("stale", True, half_minute)
+    assert lookup(stale_at, "interval '1 hour'") == ("stale", True, half_minute)
+    assert lookup(stale_at + HOUR - TICK, "interval '1 hour'") == ("stale", True, TICK)
     assert lookup(stale_at + HOUR, "interval '1 hour'") == ("expired", False, none)
-    assert lookup(stale_at + 3 * HOUR - TICK, "NULL") == ("stale", True, half_minute)
+    assert lookup(stale_at + 2 * HOUR, "NULL") == ("stale", True, half_minute)
+    assert lookup(stale_at + 3 * HOUR - TICK, "NULL") == ("stale", True, TICK)
     assert lookup(stale_at + 3 * HOUR, "interval '9 hours'") == ("expired", False, none)
 
 
