@@ -62,7 +62,11 @@ def _remove_abandoned() -> None:
     """Stop the servers of our own test runs that were killed; the process id in the folder's name is theirs."""
     for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
-        if folder.stat().st_uid == os.geteuid() and pid.isdigit():
+        try:
+            ours = folder.stat().st_uid == os.geteuid()
+        except FileNotFoundError:  # another test run has just ended
+            continue
+        if ours and pid.isdigit():
             try:
                 os.kill(int(pid), 0)
             except ProcessLookupError:
