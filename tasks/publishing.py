@@ -25,7 +25,7 @@ from tasks.freshness import Promise, without_days
 from tasks.pipeline import Pipeline
 from tasks.population import LedgerMismatch, Mode, Selection, Served
 from tasks.readers import STORAGES, Objects, create, require_same
-from tasks.runs import Fenced, Run, Status, Trigger, hold_lock
+from tasks.runs import Fenced, Run, Status, Trigger, end_writers, hold_lock
 from tasks.schedule import next_tick, period
 
 logger = logging.getLogger(__name__)
@@ -165,13 +165,10 @@ def clear_next_storage(run: Run, objects: Objects) -> int:
     connection = run.connection
     found = one(connection, "find_storage", pipeline=objects.pipeline, role="next")
     storage = objects.storage(found.storage_id)
-    # Writers of a run that lost its lock: their rows could not count, and a COPY of ours would wait for them.
-    ended = rows(connection, "end_writers", storage=storage)
+    end_writers(connection, objects.pipeline)
     empty = raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]
     safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
     connection.rollback()
-    if ended:
-        logger.warning("ended %d writers of a dead run of %s", len(ended), objects.pipeline)
     if empty or (safe and _truncated(connection, storage)):
         return int(found.storage_id)
     raw_execute(connection, load_query("delete_storage", {"storage": storage}))

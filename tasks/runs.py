@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import resource
@@ -227,7 +228,8 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
             reached("snapshot.exported")
             yield run
         except BaseException as error:
-            status = Status.CANCELLED if isinstance(error, KeyboardInterrupt) else Status.FAILED
+            # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
+            status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
             if isinstance(error, _DATABASE_ERRORS) and _lost(connection):
                 fenced = Fenced(pipeline.name, "its connection, which holds the lock, was lost")
                 run.end(status, str(fenced))
@@ -381,7 +383,9 @@ def _heartbeat(url: str, run_id: int) -> Iterator[None]:
             except (PrescoreError, sa.exc.DBAPIError):
                 logger.warning("run %d could not show that it is alive", run_id)
 
-    thread = threading.Thread(target=beat, name="prescore heartbeat", daemon=True)
+    # With the context of the run: under Prefect its messages belong to the run's log.
+    inherited = contextvars.copy_context()
+    thread = threading.Thread(target=inherited.run, args=(beat,), name="prescore heartbeat", daemon=True)
     thread.start()
     try:
         yield
