@@ -325,6 +325,9 @@ def refuse(run: Run, evidence: Evidence, judgement: Judgement, started: float) -
         else f"generation {evidence.served.generation_id} is still served"
     )
     message = f"{status.value.capitalize()}: {judgement.because}. Run {run.run_id} is unpublished; {still}."
+    remedy = checks.remedies(judgement.blocking)
+    if remedy:
+        message += f" {remedy}"
     if evidence.tally is not None and evidence.tally.rejected:
         message += f" Rejected: {staging.list_rejections(run.run_id)}."
     run.end(status, message, **_counts(evidence))

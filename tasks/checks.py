@@ -21,7 +21,7 @@ from tasks.database import connect, literal, load_query, quote
 from tasks.features import AS_OF, KEYS_PER_QUERY, read_keys_sql
 from tasks.freshness import CheckClass, Disposition, Finding, Verdict, describe
 from tasks.pipeline import Pipeline, Source
-from tasks.population import Mode, Selection, Served
+from tasks.population import Selection, Served
 from tasks.publishing import Staged
 from tasks.registry import ModelVersion, current_alias
 from tasks.runs import Snapshot
@@ -95,6 +95,8 @@ class Check:
     #: Answers for one or more subjects.
     ask: Callable[[Evidence, Check], Iterable[Finding]]
     when: Phase
+    #: What to do when it does not pass, as a sentence; empty where the reason says it.
+    remedy: str = ""
 
     def finding(self, verdict: Verdict, reason: str, **facts: object) -> Finding:
         """Return a finding of this check."""
@@ -394,7 +396,7 @@ def skipped(evidence: Evidence, check: Check) -> Iterator[Finding]:
 
 
 def torn(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """R4: what was written is what was read: count, and for a full run the checksum of the keys."""
+    """R4: what was written is what was to be written: count, and checksum of the keys."""
     selection, staged = _selection(evidence), evidence.staged
     assert staged is not None
     wanted = selection.selected
@@ -406,10 +408,10 @@ def torn(evidence: Evidence, check: Check) -> Iterator[Finding]:
             "returns rows for entities that are not in batch, or leaves some out"
         )
         yield check.finding(Verdict.FAIL, reason, **facts)
-    elif selection.mode is Mode.INCREMENTAL or staged.key_checksum == selection.key_checksum:
+    elif staged.key_checksum == selection.expected_checksum:
         yield check.finding(Verdict.PASS, f"{staged.rows:,} rows for {wanted:,} entities", **facts)
     else:
-        reason = f"{staged.rows:,} rows were written, but for other entities than those of the population"
+        reason = f"{staged.rows:,} rows were written, but for other entities than those to be scored"
         yield check.finding(Verdict.FAIL, reason, **facts)
 
 
@@ -506,22 +508,116 @@ _ABORT, _HOLD, _FLAG = Disposition.ABORT, Disposition.HOLD, Disposition.PUBLISH_
 #: Every check, in the order in which they are asked: cheap guards first.
 CHECKS: tuple[Check, ...] = (
     Check(id="model.environment", code="M3", class_=_G, on_fail=_ABORT, ask=model_environment, when=Phase.GUARD),
-    Check(id="schema", code="S5", class_=_G, on_fail=_ABORT, ask=schema, when=Phase.GUARD),
-    Check(id="model.golden", code="M4", class_=_G, on_fail=_ABORT, ask=model_golden, when=Phase.GUARD),
-    Check(id="logic", code="S6", class_=_G, on_fail=_ABORT, ask=logic, when=Phase.GUARD),
+    Check(
+        id="schema",
+        code="S5",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=schema,
+        when=Phase.GUARD,
+        remedy="Let features.sql return what the model expects, or promote a version that was trained without it.",
+    ),
+    Check(
+        id="model.golden",
+        code="M4",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model_golden,
+        when=Phase.GUARD,
+        remedy="Promote another version of the model, or train again.",
+    ),
+    Check(
+        id="logic",
+        code="S6",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=logic,
+        when=Phase.GUARD,
+        remedy="Restore the query, or train on what it returns now.",
+    ),
     Check(id="model.age", code="M1", class_=_C, on_fail=_FLAG, ask=model_age, when=Phase.GUARD),
-    Check(id="source.age", code="S1", class_=_C, on_fail=_HOLD, ask=source_age, when=Phase.GUARD),
-    Check(id="source.future", code="S2", class_=_G, on_fail=_HOLD, ask=source_future, when=Phase.GUARD),
-    Check(id="population.size", code="S3", class_=_G, on_fail=_HOLD, ask=population_size, when=Phase.POPULATION),
-    Check(id="model.identity", code="M2", class_=_G, on_fail=_ABORT, ask=model_identity, when=Phase.ROWS),
-    Check(id="rows.torn", code="R4", class_=_G, on_fail=_ABORT, ask=torn, when=Phase.ROWS),
-    Check(id="rows.missing", code="R2", class_=_G, on_fail=_HOLD, ask=missing, when=Phase.ROWS),
-    Check(id="rows.rejected", code="R2", class_=_G, on_fail=_HOLD, ask=rejected, when=Phase.ROWS),
+    Check(
+        id="source.age",
+        code="S1",
+        class_=_C,
+        on_fail=_HOLD,
+        ask=source_age,
+        when=Phase.GUARD,
+        remedy="Find out why the source is not loaded.",
+    ),
+    Check(
+        id="source.future",
+        code="S2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=source_future,
+        when=Phase.GUARD,
+        remedy="Correct these rows, or declare another watermark.",
+    ),
+    Check(
+        id="population.size",
+        code="S3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=population_size,
+        when=Phase.POPULATION,
+        remedy="Look at what [entity] query returns now.",
+    ),
+    Check(
+        id="model.identity",
+        code="M2",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model_identity,
+        when=Phase.ROWS,
+        remedy="Run again.",
+    ),
+    Check(
+        id="rows.torn",
+        code="R4",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=torn,
+        when=Phase.ROWS,
+        remedy="Let features.sql return exactly one row for each (key, as_of) of batch.",
+    ),
+    Check(
+        id="rows.missing",
+        code="R2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=missing,
+        when=Phase.ROWS,
+        remedy="Look for a LIMIT in features.sql and the views it reads, or a join that drops entities.",
+    ),
+    Check(
+        id="rows.rejected",
+        code="R2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rejected,
+        when=Phase.ROWS,
+        remedy="Mend what the reasons name, or train a model that accepts it.",
+    ),
     Check(id="rows.orphaned", code="R3", class_=_G, on_fail=_HOLD, ask=orphaned, when=Phase.ROWS),
     Check(id="rows.skipped", code="R4", class_=_G, on_fail=_HOLD, ask=skipped, when=Phase.ROWS),
     Check(id="outputs.non_finite", code="D4", class_=_G, on_fail=_HOLD, ask=non_finite, when=Phase.ROWS),
-    Check(id="outputs.constant", code="D3", class_=_G, on_fail=_HOLD, ask=constant, when=Phase.ROWS),
+    Check(
+        id="outputs.constant",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=constant,
+        when=Phase.ROWS,
+        remedy="Look at the features of a few entities; if they are right, promote another version of the model.",
+    ),
 )
 
 
-__all__ = ["CHECKS", "Check", "Evidence", "Phase", "ask"]
+def remedies(findings: Iterable[Finding]) -> str:
+    """Return what to do about findings that keep a run from being published, each sentence once."""
+    known = {check.id: check.remedy for check in CHECKS}
+    return " ".join(dict.fromkeys(known[finding.check_id] for finding in findings if known[finding.check_id]))
+
+
+__all__ = ["CHECKS", "Check", "Evidence", "Phase", "ask", "remedies"]

@@ -250,9 +250,9 @@ class TypesRefused(PrescoreError):
         self.types = tuple(types)
         super().__init__(
             f"The model file holds {', '.join(self.types)}, outside the types that prescore loads. Nothing was loaded from "
-            "it and no model was registered or replaced. Use scikit-learn's own estimators, define your classes and "
-            "functions in the pipeline's model.py, or, for a file that you made yourself, save it with joblib and register "
-            "it with --trust-pickle."
+            "it and no model was registered or replaced; what was published is still served. Use scikit-learn's own "
+            "estimators, define your classes and functions in the pipeline's model.py, or, for a file that you made yourself, "
+            "save it with joblib and register it with --trust-pickle."
         )
 
 

@@ -134,8 +134,13 @@ class Judgement:
     disposition: Disposition
     findings: tuple[Finding, ...]
     promise: Promise
-    #: Why it is not published, in a sentence; empty otherwise.
-    because: str
+    #: Findings that keep it from being published.
+    blocking: tuple[Finding, ...]
+
+    @property
+    def because(self) -> str:
+        """Why it is not published, in a sentence; empty otherwise."""
+        return "; ".join(f"{finding.label}: {finding.reason}" for finding in self.blocking)
 
 
 def judge(
@@ -171,8 +176,7 @@ def judge(
     disposition = max((finding.disposition for finding in blocking), default=Disposition.PUBLISH)
     if disposition is Disposition.PUBLISH and promise.reasons:
         disposition = Disposition.PUBLISH_FLAGGED
-    because = "; ".join(f"{finding.label}: {finding.reason}" for finding in blocking)
-    return Judgement(disposition=disposition, findings=ordered, promise=promise, because=because)
+    return Judgement(disposition=disposition, findings=ordered, promise=promise, blocking=tuple(blocking))
 
 
 def record(connection: sa.Connection, run_id: int, pipeline: str, findings: Sequence[Finding]) -> None:

@@ -65,6 +65,8 @@ class Selection:
     #: Entities in the population and the sum of the 64-bit hashes of their keys.
     population: int
     key_checksum: Decimal
+    #: The same sum over the entities that are new, changed or due.
+    selected_checksum: Decimal
     null_keys: int
     new: int
     changed: int
@@ -80,6 +82,11 @@ class Selection:
     def selected(self) -> int:
         """Entities that get a prediction or a rejection in this run."""
         return self.population if self.mode is Mode.FULL else self.new + self.changed + self.due
+
+    @property
+    def expected_checksum(self) -> Decimal:
+        """Sum of the hashes of the keys that this run has to write."""
+        return self.key_checksum if self.mode is Mode.FULL else self.selected_checksum
 
     @property
     def unchanged(self) -> int:
@@ -117,6 +124,7 @@ def summarise(
         because=because,
         population=row["population"],
         key_checksum=Decimal(row["key_checksum"]),
+        selected_checksum=Decimal(row["selected_checksum"]),
         null_keys=row["null_keys"],
         new=row["new"],
         changed=row["changed"],

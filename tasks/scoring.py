@@ -41,8 +41,8 @@ class ModelFailed(PrescoreError):
         self.where, self.rows_before = where, rows_before
         super().__init__(
             f"{where} raised {type(cause).__name__} on a batch after {rows_before:,} rows. Nothing was published; the last "
-            "good publication is still served. Run `prescore check` and correct the pipeline, or promote an earlier "
-            "model version; the traceback in the log names the line."
+            "good publication is still served. `prescore --verbose score` shows where; correct the pipeline, or promote an "
+            "earlier model version."
         )
 
 

@@ -15,7 +15,7 @@ from tasks.columns import TYPES, Column, array_literal, canonical
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.faults import reached
-from tasks.features import read_keys_sql, read_population_sql
+from tasks.features import AS_OF, QueryRefused, read_keys_sql, read_population_sql
 from tasks.population import Mode, Selection, Served, population_keys
 from tasks.readers import Objects, names
 from tasks.runs import Fenced, Run
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 READ_BACK = 20
 
 _UNIQUE_VIOLATION = "23505"
+_NOT_NULL_VIOLATION = "23502"
 
 
 def list_rejections(run_id: int) -> str:
@@ -94,6 +95,8 @@ def stage(
                 writer.execute("ROLLBACK")
             if isinstance(error, StatementFailed) and error.sqlstate == _UNIQUE_VIOLATION:
                 raise _duplicates(run, scorer, objects, selection) from None
+            if isinstance(error, StatementFailed) and error.sqlstate == _NOT_NULL_VIOLATION:
+                raise _without_key(scorer) from None
             raise
         reached("copy.finished")
         _read_back(writer, scorer, objects.storage(storage_id), sent.rows)
@@ -263,6 +266,15 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
                 run.connection.commit()
                 return DuplicateEntities(origin, found.column("entities")[0].as_py(), run.run_id)
     return DuplicateEntities(pipeline.features.query.origin, 1, run.run_id)
+
+
+def _without_key(scorer: Scorer) -> QueryRefused:
+    columns = ", ".join(column.name for column in (*scorer.contract.key, AS_OF))
+    return QueryRefused(
+        scorer.pipeline.features.query.origin,
+        f"it returned a row with a NULL in {columns}",
+        "Take key and as_of from batch, and look at outer joins.",
+    )
 
 
 def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | None) -> None:

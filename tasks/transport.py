@@ -45,7 +45,8 @@ class StatementFailed(PrescoreError):
     def __init__(self, what: str, cause: str, sqlstate: str | None = None) -> None:
         self.what, self.cause, self.sqlstate = what, cause, sqlstate
         super().__init__(
-            f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served."
+            f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served. PostgreSQL's "
+            "own log has the statement and the values; correct the query or the data, and run again."
         )
 
 

@@ -176,6 +176,7 @@ def make_model(
         train_data_until=as_of,
         metrics={},
         logic_digest=pipeline.logic_digest,
+        pipeline_module=registry.import_pipeline_code(pipeline),
     )
     with connect(world.url) as connection:
         version = registry.register(connection, bundle, source="a test", data=data)
