@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 def step(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a function a line of its own on Prefect's page when a flow run calls it.
+    """Give a function a line of its own on Prefect's page when a flow run calls it: ``load_model`` reads "load model".
 
-    Arguments are neither hashed nor stored (no cache, nothing persisted), so that connections and models may be passed;
-    results stay in memory. A step is not retried: the run is, and it starts over.
+    Prefect sees neither the arguments nor the result, so that connections, models and secrets may be passed. What the
+    function raises is raised unchanged. A step is not retried: the next run is the retry, and it starts over.
     """
 
     @functools.wraps(function)
@@ -27,27 +27,21 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         from prefect import task
         from prefect.cache_policies import NO_CACHE
-        from prefect.utilities.annotations import quote as opaque
 
-        as_task = task(
-            _opened(function), name=function.__name__.replace("_", " "), cache_policy=NO_CACHE, persist_result=False, retries=0
-        )
-        # Prefect walks containers and dataclasses for futures (0.15 ms a dict); what is quoted it leaves alone.
-        result: R = as_task(opaque((args, kwargs)))
-        return result
+        results: list[R] = []
+
+        name = function.__name__.replace("_", " ")
+
+        # No parameters and nothing returned: Prefect hashes, stores and searches for futures in whatever it is given
+        # (0.15 ms a dictionary).
+        @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+        def line() -> None:
+            results.append(function(*args, **kwargs))
+
+        line()
+        return results[0]
 
     return call
-
-
-def _opened(function: Callable[P, R]) -> Callable[[object], R]:
-    @functools.wraps(function)
-    def run(packed: object) -> R:
-        args, kwargs = packed.unquote() if hasattr(packed, "unquote") else packed  # type: ignore[attr-defined,misc]
-        return function(*args, **kwargs)
-
-    # Prefect reads the signature for its parameters: one packed argument, not the function's own.
-    del run.__wrapped__  # type: ignore[attr-defined]
-    return run
 
 
 def _inside_flow_run() -> bool:
