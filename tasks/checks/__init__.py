@@ -1,0 +1,150 @@
+"""The checks of a run: each is one small function with an id, a class and a verdict, registered in CHECKS.
+
+Letter codes are those of the staleness taxonomy (S: source, M: model, D: distribution, R: rows, P: performance, T: time).
+A check that raised is unknown, never absent. Guards run before scoring where they can: refusing is cheapest then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from tasks.checks import model, rows, sources
+from tasks.checks.evidence import Check, Evidence, Phase
+from tasks.freshness import CheckClass, Disposition, Finding, Verdict
+
+logger = logging.getLogger(__name__)
+
+
+def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
+    """Ask every check of a phase; one that raises is unknown, and the others are still asked."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        if check.when is phase:
+            try:
+                findings += check.ask(evidence, check)
+            except Exception as error:
+                logger.exception("check %s could not be asked", check.id)
+                findings.append(check.finding(Verdict.UNKNOWN, f"could not be asked: {type(error).__name__}"))
+    return findings
+
+
+_G, _S, _C = CheckClass.GUARD, CheckClass.GAUGE, CheckClass.CLOCK
+_ABORT, _HOLD, _FLAG = Disposition.ABORT, Disposition.HOLD, Disposition.PUBLISH_FLAGGED
+
+#: Every check, in the order in which they are asked: cheap guards first.
+CHECKS: tuple[Check, ...] = (
+    Check(id="model.environment", code="M3", class_=_G, on_fail=_ABORT, ask=model.model_environment, when=Phase.GUARD),
+    Check(
+        id="schema",
+        code="S5",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model.schema,
+        when=Phase.GUARD,
+        remedy="Let features.sql return what the model expects, or promote a version that was trained without it.",
+    ),
+    Check(
+        id="model.golden",
+        code="M4",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model.model_golden,
+        when=Phase.GUARD,
+        remedy="Promote another version of the model, or train again.",
+    ),
+    Check(
+        id="logic",
+        code="S6",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model.logic,
+        when=Phase.GUARD,
+        remedy="Restore the query, or train on what it returns now.",
+    ),
+    Check(id="model.age", code="M1", class_=_C, on_fail=_FLAG, ask=model.model_age, when=Phase.GUARD),
+    Check(
+        id="source.age",
+        code="S1",
+        class_=_C,
+        on_fail=_HOLD,
+        ask=sources.source_age,
+        when=Phase.GUARD,
+        remedy="Find out why the source is not loaded.",
+    ),
+    Check(
+        id="source.future",
+        code="S2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=sources.source_future,
+        when=Phase.GUARD,
+        remedy="Correct these rows, or declare another watermark.",
+    ),
+    Check(
+        id="population.size",
+        code="S3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rows.population_size,
+        when=Phase.POPULATION,
+        remedy="Look at what [entity] query returns now.",
+    ),
+    Check(
+        id="model.identity",
+        code="M2",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model.model_identity,
+        when=Phase.ROWS,
+        remedy="Run again.",
+    ),
+    Check(
+        id="rows.torn",
+        code="R4",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=rows.torn,
+        when=Phase.ROWS,
+        remedy="Let features.sql return exactly one row for each (key, as_of) of batch.",
+    ),
+    Check(
+        id="rows.missing",
+        code="R2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rows.missing,
+        when=Phase.ROWS,
+        remedy="Look for a LIMIT in features.sql and the views it reads, or a join that drops entities.",
+    ),
+    Check(
+        id="rows.rejected",
+        code="R2",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rows.rejected,
+        when=Phase.ROWS,
+        remedy="Mend what the reasons name, or train a model that accepts it.",
+    ),
+    Check(id="rows.orphaned", code="R3", class_=_G, on_fail=_HOLD, ask=rows.orphaned, when=Phase.ROWS),
+    Check(id="rows.skipped", code="R4", class_=_G, on_fail=_HOLD, ask=rows.skipped, when=Phase.ROWS),
+    Check(id="outputs.non_finite", code="D4", class_=_G, on_fail=_HOLD, ask=rows.non_finite, when=Phase.ROWS),
+    Check(
+        id="outputs.constant",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rows.constant,
+        when=Phase.ROWS,
+        remedy="Look at the features of a few entities; if they are right, promote another version of the model.",
+    ),
+)
+
+
+def remedies(findings: Iterable[Finding]) -> str:
+    """Return what to do about findings that keep a run from being published, each sentence once."""
+    known = {check.id: check.remedy for check in CHECKS}
+    return " ".join(dict.fromkeys(known[finding.check_id] for finding in findings if known[finding.check_id]))
+
+
+__all__ = ["CHECKS", "Check", "Evidence", "Phase", "ask", "remedies"]

@@ -1,0 +1,82 @@
+"""What a check is, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tasks.freshness import CheckClass, Disposition, Finding, Verdict
+from tasks.pipeline import Pipeline
+from tasks.population import Selection, Served
+from tasks.publishing import Staged
+from tasks.registry import ModelVersion
+from tasks.runs import Snapshot
+from tasks.scoring import Scorer, Tally
+from tasks.transport import Session
+
+
+class Phase(StrEnum):
+    """When a check can be asked."""
+
+    #: Before anything is selected.
+    GUARD = "guard"
+    #: Once the population is known, before it is scored.
+    POPULATION = "population"
+    #: Once everything is scored, before it is published.
+    ROWS = "rows"
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """What the checks of a run may look at; the later fields are there once scoring is done."""
+
+    url: str
+    pipeline: Pipeline
+    snapshot: Snapshot
+    #: Reads in the snapshot of the run.
+    session: Session
+    scorer: Scorer
+    model: ModelVersion
+    served: Served | None
+    served_rows: int | None
+    served_expires_at: datetime | None
+    selection: Selection | None = None
+    tally: Tally | None = None
+    staged: Staged | None = None
+    #: Skipped entities that were scored again, and how many of them disagreed.
+    resampled: int = 0
+    disagreeing: int = 0
+    #: Oldest newest row of the required sources, filled by the source checks.
+    watermarks: dict[str, datetime | None] = field(default_factory=dict)
+    #: What was measured of each source, once.
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def data_as_of(self) -> datetime:
+        """How old the data is: the minimum over required sources, or as_of where none is declared."""
+        known = [at for at in self.watermarks.values() if at is not None]
+        return min([*known, self.snapshot.as_of])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question asked on every run."""
+
+    id: str
+    code: str
+    class_: CheckClass
+    #: What follows when it fails.
+    on_fail: Disposition
+    #: Answers for one or more subjects.
+    ask: Callable[[Evidence, Check], Iterable[Finding]]
+    when: Phase
+    #: What to do when it does not pass, as a sentence; empty where the reason says it.
+    remedy: str = ""
+
+    def finding(self, verdict: Verdict, reason: str, **facts: object) -> Finding:
+        """Return a finding of this check."""
+        values = {"check_id": self.id, "code": self.code, "class_": self.class_, "on_fail": self.on_fail}
+        return Finding(**{**values, "verdict": verdict, "reason": reason, **facts})  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""Checks of the model and of what feeds it: signature, logic, identity, environment, golden rows, age."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from tasks import bundle as bundles
+from tasks.checks.evidence import Check, Evidence
+from tasks.database import connect
+from tasks.features import AS_OF, KEYS_PER_QUERY, read_keys_sql
+from tasks.freshness import Finding, Verdict, describe
+from tasks.registry import current_alias
+
+
+def schema(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """S5: do the feature query's columns fit the model's signature?"""
+    wanted = {column.name: column.postgres_type for column in evidence.scorer.bundle.features}
+    found = {column.name: column.postgres_type for column in evidence.scorer.contract.features}
+    missing = sorted(set(wanted) - set(found))
+    retyped = sorted(name for name in set(wanted) & set(found) if not _same_type(wanted[name], found[name]))
+    extra = sorted(set(found) - set(wanted))
+    facts = {"observed": float(len(missing) + len(retyped)), "fail_limit": 1.0, "unit": "columns", "n": len(found)}
+    if missing or retyped:
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"retyped: {', '.join(f'{n} ({wanted[n]} to {found[n]})' for n in retyped)}"] if retyped else []
+        reason = (
+            f"model {evidence.model.name} {evidence.model.version} expects {len(wanted)} features, the feature query "
+            f"returns {len(found)} ({'; '.join(parts)})"
+        )
+        yield check.finding(Verdict.FAIL, reason, **facts)
+    elif extra:
+        yield check.finding(Verdict.WARN, f"the model does not know {', '.join(extra)}", **facts)
+    else:
+        yield check.finding(Verdict.PASS, f"{len(found)} features as the model expects them", **facts)
+
+
+def _same_type(wanted: str, found: str) -> bool:
+    """Widening an integer, or a float, changes nothing that the model sees."""
+    integers, floats = {"smallint", "integer", "bigint"}, {"real", "double precision", "numeric"}
+    return wanted == found or {wanted, found} <= integers or {wanted, found} <= floats
+
+
+def logic(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """S6: when the logic changed since training, golden rows are rebuilt from the database and compared by column."""
+    trained = evidence.scorer.bundle.logic_digest
+    if trained is None or trained == evidence.pipeline.logic_digest:
+        yield check.finding(Verdict.PASS, "the logic is that of training")
+        return
+    golden = evidence.scorer.bundle.golden
+    differing, compared = _rebuilt(evidence, golden)
+    facts = {"observed": float(len(differing)), "fail_limit": 1.0, "unit": "columns", "n": compared}
+    if differing:
+        columns = ", ".join(differing)
+        reason = f"the logic changed since training and gives other features for known rows: {columns}"
+        yield check.finding(Verdict.FAIL, reason, **facts)
+    elif not compared:
+        yield check.finding(Verdict.WARN, "the logic changed since training; no known row is left to compare", **facts)
+    else:
+        reason = f"the logic changed since training; {compared} known rows have the same features"
+        yield check.finding(Verdict.WARN, reason, **facts)
+
+
+def _rebuilt(evidence: Evidence, golden: pa.Table) -> tuple[list[str], int]:
+    """Return which columns differ when features.sql is asked for the golden rows again, and how many rows answered."""
+    contract = evidence.scorer.contract
+    keys = golden.select([column.name for column in (*contract.key, AS_OF)])
+    statement = read_keys_sql(evidence.pipeline, contract, keys.slice(0, KEYS_PER_QUERY))
+    rebuilt = evidence.session.table(statement, f"{evidence.pipeline.features.query.origin} for golden rows")
+    identity = [column.name for column in (*contract.key, AS_OF)]
+    before = {tuple(row[n] for n in identity): row for row in golden.to_pylist()}
+    differing: set[str] = set()
+    compared = 0
+    names = [c.name for c in contract.features if c.name in golden.column_names]
+    for row in rebuilt.to_pylist():
+        recorded = before.get(tuple(row[n] for n in identity))
+        if recorded is not None:
+            compared += 1
+            differing |= {name for name in names if not _equal(recorded[name], row[name])}
+    return sorted(differing), compared
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+    return a == b
+
+
+def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """M2: is the alias still where it was when the run started?"""
+    with connect(evidence.url) as connection:
+        current = current_alias(connection, evidence.model.name, evidence.pipeline.model.alias)
+    if current is None or current.version != evidence.model.version:
+        now = "nothing" if current is None else f"version {current.version}"
+        reason = (
+            f"{evidence.pipeline.model.alias} moved to {now} during the run, which scored with {evidence.model.version}"
+        )
+        yield check.finding(Verdict.WARN, reason)
+    else:
+        yield check.finding(Verdict.PASS, f"version {evidence.model.version}, digest {evidence.model.digest[:12]}")
+
+
+def model_environment(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """M3: are the libraries that compute and deserialise those of training?"""
+    bundle = evidence.scorer.bundle
+    running = bundles.running_environment(bundle.estimator)
+    level = evidence.pipeline.model.environment
+    differences = bundles.environment_differences(bundle.environment, running, level)
+    facts = {"observed": float(len(differences)), "fail_limit": 1.0, "unit": "libraries"}
+    if differences:
+        reason = (
+            f"the model was made with other libraries: {'; '.join(differences)}. Train again here, install those "
+            'versions, or declare [model] environment = "major" if golden rows are proof enough'
+        )
+        yield check.finding(Verdict.FAIL, reason, **facts)
+    else:
+        yield check.finding(Verdict.PASS, f"the libraries are those of training ({level})", **facts)
+
+
+def model_golden(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """M4: do golden rows give the predictions that were recorded at registration?"""
+    result = bundles.replay_golden(
+        evidence.scorer.bundle, evidence.scorer.preprocess, evidence.pipeline.model.golden.atol
+    )
+    facts = {"n": result.compared, "fail_limit": evidence.pipeline.model.golden.atol}
+    if result.passed:
+        yield check.finding(Verdict.PASS, f"{result.compared} golden rows as recorded", **facts)
+    else:
+        yield check.finding(Verdict.FAIL, f"golden rows are not as recorded: {result.worst}", **facts)
+
+
+def model_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """M1: how old is the data that the model was fitted on?"""
+    until, declared = evidence.model.train_data_until, evidence.pipeline.model
+    age = evidence.snapshot.clock_at - until
+    verdict = Verdict.PASS
+    if age >= declared.fail_age:
+        verdict = Verdict.FAIL
+    elif age >= declared.warn_age:
+        verdict = Verdict.WARN
+    yield check.finding(
+        verdict,
+        f"trained on data until {describe(age)} ago, limits {describe(declared.warn_age)} / {describe(declared.fail_age)}",
+        subject=f"{evidence.model.name} {evidence.model.version}",
+        observed=age.total_seconds(),
+        warn_limit=declared.warn_age.total_seconds(),
+        fail_limit=declared.fail_age.total_seconds(),
+        unit="s",
+        warn_until=until + declared.warn_age,
+        fail_until=until + declared.fail_age,
+    )
