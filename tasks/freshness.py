@@ -1,6 +1,6 @@
 """Freshness: verdicts, what follows from them, and the promise that a publication makes to its readers.
 
-Disposition is a maximum and times are a minimum over all findings, so that their order cannot matter (staleness.md 3.4).
+Disposition is a maximum and times are a minimum over all findings, so that their order cannot matter.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def judge(
     """Compose findings into a disposition and a promise.
 
     A clock that failed holds only while holding helps: when the candidate would expire later than what is served, or
-    nothing is served, it is published flagged instead (hold inversion, staleness.md 3.4 rule 4).
+    nothing is served, it is published flagged instead (hold inversion).
     """
     ordered = tuple(sorted(findings, key=lambda finding: (finding.check_id, finding.subject)))
     promise = _promise(

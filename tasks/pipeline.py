@@ -96,7 +96,7 @@ _REQUIRED = {
     "predictions": 'write [predictions] with a column such as probability = { method = "predict_proba", class = "1" }',
 }
 
-# Design section 13: the limits of a pipeline that declares none, as multiples of the full schedule's period, and those
+# The limits of a pipeline that declares none, as multiples of the full schedule's period, and those
 # of one without a full schedule.
 _AGING_PERIODS, _STALE_PERIODS = 1.5, 2
 _AGING_AFTER, _STALE_AFTER = timedelta(hours=26), timedelta(hours=36)

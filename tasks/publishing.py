@@ -487,7 +487,7 @@ def _truncated(connection: sa.Connection, storage: str) -> bool:
 
 
 def _grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:
-    """A tenth of the period and at least five minutes, unless declared (staleness.md T1)."""
+    """A tenth of the period and at least five minutes, unless declared."""
     return pipeline.schedule.grace or max(period(crons, pipeline.schedule.timezone) / 10, timedelta(minutes=5))
 
 

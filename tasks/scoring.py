@@ -30,7 +30,7 @@ SCORED_IN = Column(name="scored_in", postgres_type="bigint")
 REJECTED = Column(name="rejected", postgres_type="text")
 
 # How far two scores of one row may differ before they count as different: linear models and neural nets differ by 2e-16
-# between batch sizes (design section 9).
+# between batch sizes.
 SAME_SCORE = 1e-9
 
 

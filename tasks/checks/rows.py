@@ -9,7 +9,7 @@ from tasks.freshness import Finding, Verdict
 from tasks.population import Selection
 from tasks.scoring import Tally
 
-# A run holds when more are rejected than this many, or than this share of the population, whichever is more (design 13).
+# A run holds when more are rejected than this many, or than this share of the population, whichever is more.
 REJECTED_FLOOR, REJECTED_SHARE = 10, 0.001
 # Fewer rows than this may well have one score.
 CONSTANT_ROWS = 100

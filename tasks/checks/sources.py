@@ -11,9 +11,9 @@ from tasks.database import literal, load_query, quote
 from tasks.freshness import Finding, Verdict, describe
 from tasks.pipeline import Source
 
-# A clock may be this far off before a row counts as one from the future (staleness.md S2).
+# A clock may be this far off before a row counts as one from the future.
 SKEW = timedelta(minutes=5)
-# More rows of a source without a date than this share are worth a warning (staleness.md S2).
+# More rows of a source without a date than this share are worth a warning.
 UNDATED_SHARE = 0.001
 
 
