@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import psycopg2
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
@@ -107,6 +108,8 @@ def engine(url: str, application_name: str = "prescore") -> sa.Engine:
 def connect(url: str, application_name: str = "prescore", *, autocommit: bool = False) -> Iterator[sa.Connection]:
     """Open one connection, and close it at the end; what was not committed is rolled back.
 
+    When it is lost, every further use of it fails.
+
     Raises
     ------
     DatabaseUnreachable
@@ -117,11 +120,20 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
         connection = created.connect()
     except sa.exc.OperationalError as error:
         raise DatabaseUnreachable(url, _first_line(error)) from None
+    # SQLAlchemy makes a lost connection again on its next use, even without a pool: with it went the lock of a run.
+    sa.event.listen(created, "do_connect", _refuse_again)
     try:
         yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
     finally:
-        connection.close()
+        try:
+            connection.close()
+        except sa.exc.DBAPIError:  # it was lost while a transaction was open: nothing is left to roll back
+            connection.invalidate()
         created.dispose()
+
+
+def _refuse_again(*_: Any) -> None:
+    raise psycopg2.OperationalError("the connection was lost; it is never made again")
 
 
 def raw_execute(connection: sa.Connection, statement: str) -> Any:

@@ -29,7 +29,7 @@ from tasks.transport import StatementFailed
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two signs of life; a run counts as hung after minutes, not seconds (staleness.md T2: 5 min).
+# Seconds between two signs of life; a run counts as hung after minutes, not seconds.
 HEARTBEAT_SECONDS = 15.0
 
 # What a lost connection may look like: SQLAlchemy's errors, the driver's own where SQLAlchemy was passed by, and those of
@@ -230,7 +230,8 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
         except BaseException as error:
             # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
             status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
-            if isinstance(error, _DATABASE_ERRORS) and _lost(connection):
+            if isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(connection):
+                # Whatever it ran into (keys or rows of its successor, for example), this is why.
                 fenced = Fenced(pipeline.name, "its connection, which holds the lock, was lost")
                 run.end(status, str(fenced))
                 raise fenced from error
