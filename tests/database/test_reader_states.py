@@ -308,6 +308,9 @@ def test_usable_holds_exactly_the_rows_whose_state_may_be_used_at_every_instant(
         f"quarantined = '{{{generations[0]}}}'",
         f"quarantined = '{{{generations[0]},{generations[2]}}}', valid_since = {generations[1]}",
         "quarantined = '{}', model_stale_at = data_as_of, verdict = 'fail'",
+        # A source that promises less than the contract, and one that is older than the runs.
+        f"aging_at = data_as_of, stale_at = data_as_of, expires_at = '{START + 2 * HOUR}'",
+        f"data_as_of = '{START - timedelta(minutes=1)}'",
     ]
 
     with connect(database_url) as connection:

@@ -57,15 +57,15 @@ SELECT w.*,
        (SELECT count(*) FROM predictions.items_usable) AS usable,
        (SELECT max(label) FROM (SELECT label FROM predictions.items_usable ORDER BY label DESC LIMIT 5) AS t) AS top
 FROM (SELECT count(*) AS rows, min(label) AS lowest, max(label) AS highest, min(scored_in) AS oldest, max(scored_in) AS newest,
-             count(*) FILTER (WHERE state <> 'fresh') AS unusable
+             count(*) FILTER (WHERE state <> 'fresh') AS unusable, count(*) FILTER (WHERE data_as_of <> as_of) AS strange
       FROM predictions.items) AS w
 """
 POINT = "SELECT label, state FROM predictions.items WHERE id = {key}"
 LOOKUP = "SELECT label, state FROM predictions.items_for({key})"
 STATEMENTS = {"whole": WHOLE, "point": POINT, "lookup": LOOKUP}
 TABLES = {
-    "whole": "rows bigint, lowest bigint, highest bigint, oldest bigint, newest bigint, unusable bigint, one bigint, "
-    "looked_up bigint, extra text, usable bigint, top bigint",
+    "whole": "rows bigint, lowest bigint, highest bigint, oldest bigint, newest bigint, unusable bigint, strange bigint, "
+    "one bigint, looked_up bigint, extra text, usable bigint, top bigint",
     "point": "label bigint, state text",
     "lookup": "label bigint, state text",
 }
@@ -76,11 +76,11 @@ def _rows_of(label: int) -> int:
 
 
 def _label_of(whole: tuple[Any, ...]) -> int:
-    """Return which publication an answer shows; fail unless all of it is of that one."""
-    rows, lowest, highest, oldest, newest, unusable, one, looked_up, extra, usable, top = whole
+    """Return which publication an answer shows; fail unless all of it is of that one, and under its own head."""
+    rows, lowest, highest, oldest, newest, unusable, strange, one, looked_up, extra, usable, top = whole
     label: int = highest
-    expected = (_rows_of(label), label, label, newest, newest, 0, label, label, _rows_of(label), label)
-    assert (rows, lowest, highest, oldest, newest, unusable, one, looked_up, usable, top) == expected
+    expected = (_rows_of(label), label, newest, 0, 0, label, label, _rows_of(label), label)
+    assert (rows, lowest, oldest, unusable, strange, one, looked_up, usable, top) == expected
     assert (extra == "missing") == (label % 2 == 0)
     return label
 
@@ -229,7 +229,7 @@ class Prepared(Reader):
 
 
 class Watch(threading.Thread):
-    """Looks for a connection of prescore that waits for a reader's lock."""
+    """Looks for a connection of prescore that waits for a lock of a reader."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -240,23 +240,24 @@ class Watch(threading.Thread):
         self.attempts = 0
 
     def run(self) -> None:
-        """Look until told to stop. A TRUNCATE gives up after 20 ms: that is an attempt, no wait."""
+        """Look until told to stop. To truncate a storage is tried for 20 ms: that is an attempt, no wait."""
         connection = psycopg2.connect(self.url, application_name="watch")
         connection.autocommit = True
         with connection.cursor() as cursor:
-            while not self.stopping.is_set():
+            while not self.stopping.wait(PAUSE):
                 cursor.execute(
-                    "SELECT waiting.query FROM pg_catalog.pg_stat_activity AS waiting "
-                    "JOIN pg_catalog.pg_stat_activity AS reader ON reader.pid = ANY (pg_blocking_pids(waiting.pid)) "
-                    "WHERE waiting.datname = current_database() AND waiting.application_name LIKE 'prescore%' "
-                    "AND reader.application_name = 'reader'"
+                    "SELECT l.mode, l.relation::regclass::text FROM pg_catalog.pg_locks AS l "
+                    "JOIN pg_catalog.pg_stat_activity AS waiting ON waiting.pid = l.pid "
+                    "JOIN pg_catalog.pg_stat_activity AS reader ON reader.pid = ANY (pg_blocking_pids(l.pid)) "
+                    "WHERE NOT l.granted AND waiting.datname = current_database() "
+                    "AND waiting.application_name LIKE 'prescore%' AND reader.application_name = 'reader'"
                 )
                 self.looks += 1
-                for (query,) in cursor.fetchall():
-                    if "TRUNCATE" in query:
+                for mode, relation in cursor.fetchall():
+                    if mode == "AccessExclusiveLock" and relation.startswith("prescore_rows.items_"):
                         self.attempts += 1
                     else:
-                        self.waiting.add(query)
+                        self.waiting.add(f"{mode} on {relation}")
         connection.close()
 
 
@@ -270,6 +271,21 @@ def _transaction(url: str, begin: str = "BEGIN") -> Iterator[Any]:
             yield cursor
     finally:
         connection.close()
+
+
+def _take_snapshot(url: str, transactions: ExitStack) -> Any:
+    """Begin a REPEATABLE READ transaction that has its snapshot and has not touched the rows."""
+    cursor = transactions.enter_context(_transaction(url, "BEGIN ISOLATION LEVEL REPEATABLE READ"))
+    _ask(cursor, "SELECT 1")
+    return cursor
+
+
+def _require_snapshot(before: int, cursor: Any) -> None:
+    """Require that a snapshot sees the publication that was served when it was taken, then end it."""
+    for statement in (POINT, LOOKUP):
+        assert _ask(cursor, statement.format(key=ROWS)) == [(before, "fresh")]
+    assert _label_of(_ask(cursor, WHOLE.format(key=1))[0]) == before
+    cursor.connection.close()
 
 
 def _ask(cursor: Any, statement: str) -> list[tuple[Any, ...]]:
@@ -330,85 +346,99 @@ def _start(url: str, turn: threading.Condition, *, long: bool) -> list[Reader]:
     return readers
 
 
-@pytest.mark.parametrize("publications", [20, pytest.param(500, marks=pytest.mark.slow)])
-def test_every_kind_of_reader_sees_one_whole_publication_after_the_other(
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    record_property: Any,
-    publications: int,
-) -> None:
-    # Every row changes each time: only a higher limit lets a run stay incremental.
+def _stop(*threads: Reader | Watch) -> None:
+    for thread in threads:
+        thread.stopping.set()
+    for thread in threads:
+        thread.join(timeout=60)
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Items that all change each time; whoever waits long for a lock fails instead, reader or run."""
+    # Only a higher limit lets a run that scores every row stay incremental.
     monkeypatch.setattr(population, "FULL_ABOVE", 10)
     world = make_world(database_url, tmp_path, rows=ROWS)
-    world.execute("UPDATE public.items SET a = 0")
-    make_model(world, make_pipeline(world, toml=TOML), fit=_tree(publications))
-    # Whoever waits for a lock fails instead, reader or run: a publication that waits for an open transaction would
-    # otherwise wait for ever.
+    # A publication that waits for an open transaction would otherwise wait for ever.
     execute(database_url, f"ALTER DATABASE {database_url.rsplit('/', 1)[1]} SET lock_timeout = '10s'")
+    return world
+
+
+@pytest.mark.parametrize("publications", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_every_kind_of_reader_sees_one_whole_publication_after_the_other(
+    world: World, record_property: Any, publications: int
+) -> None:
+    make_model(world, make_pipeline(world, toml=TOML), fit=_tree(publications))
     steps = random.Random(8)
     modes = [Mode.FULL] + [steps.choice([Mode.FULL, Mode.INCREMENTAL]) for _ in range(publications - 1)]
     _publish(world, 1, Mode.FULL)
     _create_functions(world)
-
     turn = threading.Condition()
-    watch = Watch(database_url)
+    watch = Watch(world.url)
     watch.start()
-    # At first nobody stays long, so that storages can be truncated; then transactions that never end.
-    readers = _start(database_url, turn, long=False)
-    patient = publications // 3
+    readers = [*_start(world.url, turn, long=False), *_start(world.url, turn, long=True)]
+    _everybody_arrives(readers, 1, turn)
+    # At first no snapshot is kept, so that runs try to truncate under readers; later some are, and cursors stay open.
+    half = publications // 2
     snapshots: list[tuple[int, Any]] = []
-    with ExitStack() as open_transactions:
+    fetched: dict[str, list[tuple[Any, ...]]] = {"plain": [], "ranked": []}
+    with ExitStack() as transactions:
+        idle = transactions.enter_context(_transaction(world.url))
+        assert _label_of(_ask(idle, WHOLE.format(key=1))[0]) == 1
+        cursors = transactions.enter_context(_transaction(world.url))
         for label in range(2, publications + 1):
-            if label == patient:
-                readers += _start(database_url, turn, long=True)
-                _everybody_arrives(readers, label - 1, turn)
-                idle = open_transactions.enter_context(_transaction(database_url))
-                assert _label_of(_ask(idle, WHOLE.format(key=1))[0]) == label - 1
-                cursors = open_transactions.enter_context(_transaction(database_url))
+            if label == half:
                 cursors.execute("DECLARE plain CURSOR FOR SELECT id, label, scored_in FROM predictions.items")
                 cursors.execute(
                     "DECLARE ranked CURSOR FOR SELECT id, label FROM predictions.items_usable ORDER BY label"
                 )
-                fetched: dict[str, list[tuple[Any, ...]]] = {"plain": [], "ranked": []}
-            if label >= patient:
-                # The snapshot is taken here; the rows are touched for the first time several publications later.
-                begin = "BEGIN ISOLATION LEVEL REPEATABLE READ"
-                early = open_transactions.enter_context(_transaction(database_url, begin))
-                _ask(early, "SELECT generation_id FROM prescore.head")
-                snapshots.append((label - 1, early))
+            if label >= half:
+                snapshots.append((label - 1, _take_snapshot(world.url, transactions)))
             _publish(world, label, modes[label - 1])
             _everybody_arrives(readers, label, turn)
-            if label >= patient:
+            if label >= half:
                 for name, rows in fetched.items():
                     rows.extend(_ask(cursors, f"FETCH 10 FROM {name}"))
             if len(snapshots) > 4:
-                # The first one is kept to the end.
-                before, early = snapshots.pop(1)
-                assert _label_of(_ask(early, WHOLE.format(key=1))[0]) == before
-                early.connection.close()
+                _require_snapshot(*snapshots.pop(1))  # the first one is kept to the end
 
-        for before, early in snapshots:
-            for statement in (POINT, LOOKUP):
-                assert _ask(early, statement.format(key=ROWS)) == [(before, "fresh")]
-            assert _label_of(_ask(early, WHOLE.format(key=1))[0]) == before
+        for before, snapshot in snapshots:
+            _require_snapshot(before, snapshot)
         for name, rows in fetched.items():
             rows.extend(_ask(cursors, f"FETCH ALL FROM {name}"))
-            assert len({row[0] for row in rows}) == len(rows) == _rows_of(patient - 1)
-            assert {row[1:] for row in rows} == {(patient - 1, *rows[0][2:])}
+            assert len({row[0] for row in rows}) == len(rows) == _rows_of(half - 1)
+            assert {row[1:] for row in rows} == {(half - 1, *rows[0][2:])}
         assert _label_of(_ask(idle, WHOLE.format(key=1))[0]) == publications
 
-    for thread in (*readers, watch):
-        thread.stopping.set()
-        thread.join(timeout=60)
+    _stop(*readers, watch)
     assert [reader.error for reader in readers] == [None] * len(readers)
     assert watch.waiting == set()
     slowest = max(readers, key=lambda reader: reader.longest)
-    reads = sum(reader.reads for reader in readers)
     told = (
-        f"{publications} publications ({modes.count(Mode.FULL)} full) under {len(readers)} readers: {reads:,} reads, "
-        f"longest {slowest.longest * 1000:.0f} ms ({slowest.name}); {watch.looks:,} looks at locks, "
-        f"{watch.attempts} met an attempt to truncate"
+        f"{publications} publications ({modes.count(Mode.FULL)} full) under {len(readers)} readers: "
+        f"{sum(reader.reads for reader in readers):,} reads, longest {slowest.longest * 1000:.0f} ms ({slowest.name}); "
+        f"{watch.looks:,} looks at locks, {watch.attempts} met an attempt to truncate"
     )
     record_property("readers", told)
     print(told)
+
+
+def test_a_snapshot_keeps_its_publication_though_nothing_else_holds_its_storage(world: World) -> None:
+    make_model(world, make_pipeline(world, toml=TOML), fit=_tree(10))
+    _publish(world, 1, Mode.FULL)
+    _create_functions(world)
+    turn = threading.Condition()
+    readers = _start(world.url, turn, long=False)
+    snapshots: list[tuple[int, Any]] = []
+    with ExitStack() as transactions:
+        for label in range(2, 9):
+            # Two full publications later its storage is cleared; three later it is filled again.
+            snapshots.append((label - 1, _take_snapshot(world.url, transactions)))
+            _publish(world, label, Mode.INCREMENTAL if label == 5 else Mode.FULL)
+            _everybody_arrives(readers, label, turn)
+            if len(snapshots) > 3:
+                _require_snapshot(*snapshots.pop(0))
+        for before, snapshot in snapshots:
+            _require_snapshot(before, snapshot)
+    _stop(*readers)
+    assert [reader.error for reader in readers] == [None] * len(readers)
