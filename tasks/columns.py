@@ -29,7 +29,7 @@ class Kind(StrEnum):
     NUMBER = "number"
     #: object; str or None.
     TEXT = "text"
-    #: datetime64[us, UTC]; NULL and infinity are NaT.
+    #: datetime64[us, UTC]; NULL, infinity and whatever is after the year 294246 are NaT.
     TIME = "time"
 
 
@@ -41,6 +41,11 @@ class _Type:
     read: str | None = None
     key: bool = False
 
+
+# Microseconds since 1970 end in January 294247, PostgreSQL's instants 30 years later and its dates much later: the driver
+# would let the last of them overflow into the past. Like infinity they stand for never, and read as NULL.
+_INSTANT = "CASE WHEN {0} > '-infinity' AND {0} < '294247-01-01' THEN {0} END"
+_LAST_DAY = 106_751_981  # 294246-12-31, in days since 1970
 
 #: PostgreSQL type -> how it travels. numeric loses digits beyond the 15th as a feature (documented loss).
 TYPES: dict[str, _Type] = {
@@ -54,12 +59,8 @@ TYPES: dict[str, _Type] = {
     "text": _Type(arrow=pa.string(), kind=Kind.TEXT, read="{}::text", key=True),
     "uuid": _Type(arrow=pa.string(), kind=Kind.TEXT, read="{}::text", key=True),
     "date": _Type(arrow=pa.date32(), kind=Kind.TIME, read="CASE WHEN isfinite({0}) THEN {0} END", key=True),
-    "timestamp with time zone": _Type(
-        arrow=pa.timestamp("us", "UTC"), kind=Kind.TIME, read="CASE WHEN isfinite({0}) THEN {0} END"
-    ),
-    "timestamp without time zone": _Type(
-        arrow=pa.timestamp("us"), kind=Kind.TIME, read="CASE WHEN isfinite({0}) THEN {0} END"
-    ),
+    "timestamp with time zone": _Type(arrow=pa.timestamp("us", "UTC"), kind=Kind.TIME, read=_INSTANT),
+    "timestamp without time zone": _Type(arrow=pa.timestamp("us"), kind=Kind.TIME, read=_INSTANT),
     "text[]": _Type(arrow=pa.list_(pa.string()), kind=None),
     "bigint[]": _Type(arrow=pa.list_(pa.int64()), kind=None),
     "double precision[]": _Type(arrow=pa.list_(pa.float64()), kind=None),
@@ -221,6 +222,8 @@ def _seen(values: pa.Array, column: Column) -> pd.Series[Any]:
             objects = values.cast(pa.string()).to_numpy(zero_copy_only=False)
             return pd.Series(objects, dtype=object)
         case Kind.TIME:
+            if pa.types.is_date(values.type):
+                values = pc.if_else(pc.less_equal(values.cast(pa.int32()), _LAST_DAY), values, None)
             instants = values.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
             return pd.Series(instants.astype("datetime64[us]")).dt.tz_localize("UTC")
         case Kind.NUMBER:

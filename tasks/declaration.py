@@ -63,6 +63,8 @@ OWN_COLUMNS = frozenset(
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 #: The other parameter of predictions.<pipeline>_for(<key>, max_stale).
 _PARAMETERS = frozenset({"max_stale"})
+#: Columns that stand beside the key in the statements that select a population.
+_WORKING_COLUMNS = frozenset({"why", "is_changed", "is_there", "served_as_of", "was_rejected"})
 
 
 class _Table(BaseModel):
@@ -83,7 +85,11 @@ def _key_columns(names: tuple[str, ...]) -> tuple[str, ...]:
         column_name(name)
         if names.count(name) > 1:
             raise ValueError(f"names the column {show(name)} more than once; name it once")
-        if name in OWN_COLUMNS | _SYSTEM_COLUMNS | _PARAMETERS:
+        if ":" in name:
+            raise ValueError(
+                f"{show(name)} holds a colon, which marks a parameter; give it another name with AS in the queries"
+            )
+        if name in OWN_COLUMNS | _SYSTEM_COLUMNS | _PARAMETERS | _WORKING_COLUMNS:
             raise ValueError(
                 f"{show(name)} is a column or parameter that prescore or PostgreSQL has itself; give it another name "
                 "with AS in the queries"

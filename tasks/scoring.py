@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SCORED_IN = Column(name="scored_in", postgres_type="bigint")
 REJECTED = Column(name="rejected", postgres_type="text")
 
-# How far two scores of one row may differ before they count as different: linear models and neural nets differ by 2e-16
-# between batch sizes.
+# How far two scores of one row may differ before they count as different, as a share of themselves where they are larger
+# than 1: linear models and neural nets differ by 2e-16 of a score between batch sizes.
 SAME_SCORE = 1e-9
 
 
@@ -208,7 +208,7 @@ def disagreements(scored: pa.Table, served: pa.Table, key: Sequence[Column], out
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) <= SAME_SCORE
+        return abs(a - b) <= SAME_SCORE * max(1.0, abs(a), abs(b))
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)

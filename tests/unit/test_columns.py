@@ -226,7 +226,7 @@ def test_a_type_that_is_not_exact_or_orderable_is_no_key(postgres_type: str) -> 
 
 
 @pytest.mark.parametrize("postgres_type", ["smallint", "integer", "bigint", "text", "uuid", "date"])
-def test_every_type_of_the_design_is_a_key(postgres_type: str) -> None:
+def test_every_exact_and_orderable_type_is_a_key(postgres_type: str) -> None:
     assert key_column("id", postgres_type, "b", "the entity query").postgres_type == postgres_type
 
 
