@@ -197,9 +197,11 @@ def changed_since(pipeline: Pipeline, served: Served) -> datetime:
     """Return the instant that changes.sql is asked from: the watermark minus the largest ``late_by`` of the sources.
 
     A transaction that started before the watermark may commit rows behind it; ``late_by`` is how far back rows arrive.
+    One microsecond more, since changes.sql says ``>``: the rows of the oldest transaction that was open carry its start,
+    which is the watermark, and a row of the very instant of the last run was not before its as_of.
     """
     late = max((source.late_by for source in pipeline.sources), default=timedelta(0))
-    return served.watermark - late
+    return served.watermark - late - timedelta(microseconds=1)
 
 
 def _require_unique(keys: pa.Table, key: tuple[Column, ...], pipeline: Pipeline) -> None:
