@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tasks.errors import PrescoreError, UsageError
+from tasks.interrupts import answer_interrupts
 from tasks.settings import Settings, read_settings
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ models_app = typer.Typer(help="Model versions and the alias that names the curre
 app.add_typer(database_app, name="database")
 app.add_typer(models_app, name="models")
 
+# What a shell makes of SIGINT.
+INTERRUPTED = 130
+
 PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of the pipeline folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 AsOf = Annotated[
@@ -46,15 +50,24 @@ AsOf = Annotated[
 
 def main() -> None:
     """Run the command; what prescore refuses is printed as a message, never as a traceback."""
+    answer_interrupts()
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer has caught it, and says nothing
+            _say_interrupted()
+        raise
     except PrescoreError as error:
         logging.getLogger("prescore").debug("refused", exc_info=True)
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {error}", markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        Console(stderr=True).print("prescore: interrupted; what was published is still served.")
-        sys.exit(130)
+        _say_interrupted()
+        sys.exit(INTERRUPTED)
+
+
+def _say_interrupted() -> None:
+    Console(stderr=True).print("prescore: interrupted; what was published is still served.")
 
 
 @app.callback()

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from tasks.errors import PrescoreError
+from tasks.interrupts import CONNECT_SECONDS
 from tasks.settings import Settings
 
 # A dead peer is noticed within a minute (15 s + 3 * 15 s), so that the lock of a run on a lost machine becomes free.
@@ -100,7 +101,12 @@ def describe_url(url: str) -> str:
 
 def engine(url: str, application_name: str = "prescore") -> sa.Engine:
     """Return an engine without a pool: each connection is made once and never silently made again."""
-    options = {**KEEPALIVES, "application_name": application_name, "options": SESSION, "connect_timeout": 10}
+    options = {
+        **KEEPALIVES,
+        "application_name": application_name,
+        "options": SESSION,
+        "connect_timeout": CONNECT_SECONDS,
+    }
     return sa.create_engine(_driver_url(url), poolclass=NullPool, connect_args=options)
 
 

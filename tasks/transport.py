@@ -19,6 +19,7 @@ from tasks import columns as type_table
 from tasks.columns import Column, SchemaDiffers
 from tasks.database import KEEPALIVES, SESSION, DatabaseUnreachable, libpq_url, literal, quote
 from tasks.errors import PrescoreError
+from tasks.interrupts import interruptibly, let_python_answer
 
 # Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
 # 150 MB more at the peak, since reading, scoring and writing each hold a batch and two wait between them.
@@ -63,7 +64,7 @@ class Session:
     def execute(self, statement: str, what: str = "A statement") -> None:
         """Run a statement that returns no rows."""
         with self._connection.cursor() as cursor, _scrubbed(what):
-            cursor.execute(statement)
+            interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
 
     def table(self, statement: str, what: str = "A query", *, copy: bool = True) -> pa.Table:
         """Run a query and return all its rows; for results whose size is bounded.
@@ -73,8 +74,8 @@ class Session:
         with self._connection.cursor() as cursor, _scrubbed(what):
             if not copy:
                 cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})
-            cursor.execute(statement)
-            return cursor.fetch_arrow_table()
+            interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
+            return interruptibly(cursor.fetch_arrow_table, cursor.adbc_cancel)
 
     @contextmanager
     def stream(self, statement: str, what: str = "A query") -> Iterator[Iterator[pa.RecordBatch]]:
@@ -82,7 +83,7 @@ class Session:
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
             with _scrubbed(what):
-                cursor.execute(statement)
+                interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
                 reader = cursor.fetch_record_batch()
             self._cursor = cursor
             batches = _ReadAhead(lambda: _read(reader, what), READ_AHEAD)
@@ -116,6 +117,7 @@ class Session:
         name = f"{schema}.{table}"
 
         def rows() -> Iterator[pa.RecordBatch]:
+            let_python_answer()
             try:
                 for batch in batches:
                     require_schema(name, batch.schema, target)
