@@ -107,7 +107,8 @@ def engine(url: str, application_name: str = "prescore") -> sa.Engine:
         "options": SESSION,
         "connect_timeout": CONNECT_SECONDS,
     }
-    return sa.create_engine(_driver_url(url), poolclass=NullPool, connect_args=options)
+    # Without looking up hstore on every connection: no statement of ours reads one.
+    return sa.create_engine(_driver_url(url), poolclass=NullPool, connect_args=options, use_native_hstore=False)
 
 
 @contextmanager
