@@ -20,8 +20,8 @@ class PipelineNeverRan(PrescoreError):
         self.pipeline = pipeline
         there = f"There are: {', '.join(known)}." if known else "None has run here yet."
         super().__init__(
-            f"{pipeline} has nothing to look up in this database: no run of it came as far. {there} Run `prescore score {pipeline}`, or check the name and "
-            "PRESCORE_DATABASE_URL."
+            f"{pipeline} has nothing to look up in this database: no run of it came as far. {there} Run "
+            f"`prescore score {pipeline}`, or check the name and PRESCORE_DATABASE_URL."
         )
 
 

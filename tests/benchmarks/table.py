@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tasks import embedded, migrations
 from tasks.database import connect, raw_execute
-from tests.factories import World, make_model, make_pipeline
 from tasks.settings import Settings
+from tests.factories import World, make_model, make_pipeline
 
 TEXTS = ("country", "segment", "channel")
 FLOATS = tuple(f"f{i}" for i in range(16))
