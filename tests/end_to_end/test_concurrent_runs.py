@@ -121,12 +121,16 @@ def hold(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
     def begin(point: str, **options: Any) -> Held:
         assert point in faults.POINTS
         held = Held(world, point, **options)
-        for module in ("flows.score", "tasks.publishing", "tasks.runs", "tasks.staging", "tasks.scoring"):
-            monkeypatch.setattr(f"{module}.reached", held.reached)
         started.append(held)
         held.start()
         return held
 
+    def reached(point: str) -> None:
+        for held in started:
+            held.reached(point)
+
+    for module in ("flows.score", "tasks.publishing", "tasks.runs", "tasks.staging", "tasks.scoring"):
+        monkeypatch.setattr(f"{module}.reached", reached)
     yield begin
     for held in started:
         held.let_go()
@@ -275,16 +279,41 @@ def test_a_run_cannot_publish_over_a_head_that_it_did_not_start_from(world: Worl
     assert everything(world)["served"] == before["served"]
 
 
-def test_a_finished_run_that_lost_its_lock_empties_nothing(world: World, hold: Callable[..., Held]) -> None:
-    finished = hold("publish.committed", full=True)
+def test_a_run_that_was_found_dead_adds_no_row_to_what_its_successor_serves(
+    world: World, hold: Callable[..., Held]
+) -> None:
+    world.score()
+    world.execute("UPDATE public.items SET a = 1, updated_at = clock_timestamp() WHERE id = 7")
+    # All that it is going to write is an entity that its successor does not know: no key of the two collides.
+    zombie = hold("storage.cleared")
     end_connection(world, "prescore run")
+    world.execute("DELETE FROM public.items WHERE id = 7")
     world.score(full=True)
     published = everything(world)
 
+    zombie.let_go()
+
+    assert isinstance(zombie.error, Fenced)
+    assert everything(world) == published
+
+
+def test_a_run_that_lost_its_lock_after_it_published_takes_nothing_from_its_successor(
+    world: World, hold: Callable[..., Held]
+) -> None:
+    finished = hold("publish.committed", full=True)
+    end_connection(world, "prescore run")
+    successor = hold("outputs.judged", full=True)
+
+    # It goes on to empty the storage that is next: by now its successor has filled it.
     finished.let_go()
+    successor.let_go()
 
     assert isinstance(finished.error, Fenced)
-    assert everything(world) == published
+    assert successor.summary is not None
+    assert successor.summary.status is Status.PUBLISHED
+    assert world.rows("SELECT count(*), min(scored_in), max(scored_in) FROM predictions.items") == [
+        (999, successor.summary.generation_id, successor.summary.generation_id)
+    ]
 
 
 # Lost connections ----------------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def disturb_and_recover(
     require_storages(world, case, stored_before, published)
     assert [(row[0], *row[4:]) for row in stored(world)["current"]] == [(row[0], *row[-2:]) for row in after.rows]
     assert world.rows(LOCKS) == [(0,)]
-    reader.require_only(before, after, published, one_generation=case.mode != "incremental")
+    reader.require_only(before, after, published, one_generation=case.mode == "full")
 
 
 def require_runs(world: World, case: Case, last: dict[str, Any]) -> list[int]:
