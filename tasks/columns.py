@@ -208,9 +208,7 @@ def model_frame(batch: pa.RecordBatch | pa.Table, columns: Sequence[Column]) -> 
 
     series: dict[str, pd.Series[Any]] = {}
     for column in columns:
-        data = batch.column(column.name)
-        values = data.combine_chunks() if isinstance(data, pa.ChunkedArray) else data
-        series[column.name] = _seen(values, column)
+        series[column.name] = _seen(whole(batch, column.name), column)
     return pd.DataFrame(series, columns=[column.name for column in columns], copy=False)
 
 
@@ -270,3 +268,14 @@ def array_literal(values: pa.Array, column: Column) -> str:
     quoted = pc.binary_join_element_wise('"', text, '"', "")
     joined = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(quoted)], pa.int32()), quoted), ",")[0].as_py()
     return f"'{{{joined}}}'::{column.postgres_type}[]"
+
+
+def key_arrays(keys: pa.Table, key: Sequence[Column]) -> str:
+    """Return the key columns of a table as SQL array literals, one per column, for ``unnest``."""
+    return ", ".join(array_literal(whole(keys, column.name), column) for column in key)
+
+
+def whole(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column of a table as one array."""
+    column = table.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

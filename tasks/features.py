@@ -13,7 +13,7 @@ from datetime import datetime
 import pyarrow as pa
 import sqlalchemy as sa
 
-from tasks.columns import Column, array_literal, feature_column, key_column, schema_of
+from tasks.columns import Column, array_literal, feature_column, key_arrays, key_column, schema_of, whole
 from tasks.database import connect, literal, load_query, quote, raw_execute
 from tasks.errors import PrescoreError
 from tasks.pipeline import Pipeline, UserQuery
@@ -132,13 +132,12 @@ def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table)
     ``keys`` has the key columns (uuid as text) and ``as_of``; at most ``KEYS_PER_QUERY`` rows. Keys travel in the
     query, never through a table of ours: so they are seen in the run's snapshot, on a replica, on another server.
     """
-    arrays = [array_literal(_whole(keys, column.name), column) for column in contract.key]
     # A timestamp becomes text without its zone: the session is in UTC, and the cast says so.
-    instants = _whole(keys, AS_OF.name).cast(pa.timestamp("us"))
+    instants = whole(keys, AS_OF.name).cast(pa.timestamp("us"))
     return load_query(
         "read_features_of_keys",
         {
-            "key_arrays": ", ".join(arrays),
+            "key_arrays": key_arrays(keys, contract.key),
             "as_of_array": array_literal(instants, AS_OF),
             "key_names": ", ".join(quote(column.name) for column in contract.key),
             "feature_columns": _read_columns(contract),
@@ -247,11 +246,6 @@ def _require_names(query: UserQuery, found: Sequence[_Described], wanted: Sequen
             f"it does not return {', '.join(missing)} (it returns {', '.join(names) or 'nothing'})",
             "Add the column, or correct [entity] key.",
         )
-
-
-def _whole(table: pa.Table, name: str) -> pa.Array:
-    column = table.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 _EPOCH = datetime.fromisoformat("2000-01-01T00:00:00+00:00")

@@ -13,10 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg2
-import pyarrow as pa
 import sqlalchemy as sa
 
-from tasks.columns import array_literal
+from tasks.columns import key_arrays
 from tasks.database import clock, connect, load_query, one, quote, raw_execute, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -401,12 +400,11 @@ def _delete_gone(run: Run, objects: Objects, selection: Selection, before: Serve
         return count, checksum
     for start in range(0, keys.num_rows, KEYS_PER_QUERY):
         chunk = keys.slice(start, KEYS_PER_QUERY)
-        arrays = [array_literal(_whole(chunk, column.name), column) for column in objects.key]
         statement = load_query(
             "delete_gone",
             {
                 "current": objects.storage(before.storage_id),
-                "key_arrays": ", ".join(arrays),
+                "key_arrays": key_arrays(chunk, objects.key),
                 "key_names": objects.key_names,
                 "key_matches": " AND ".join(f"r.{quote(c.name)} = gone.{quote(c.name)}" for c in objects.key),
                 "key_of_r": ", ".join(f"r.{quote(c.name)}" for c in objects.key),
@@ -493,11 +491,6 @@ def _grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:
 
 def _crons(pipeline: Pipeline) -> dict[Mode, tuple[str, ...]]:
     return {Mode.FULL: pipeline.schedule.full, Mode.INCREMENTAL: pipeline.schedule.incremental}
-
-
-def _whole(table: pa.Table, name: str) -> pa.Array:
-    column = table.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 __all__ = ["STORAGES", "Published", "RolledBack", "Staged", "publish", "rollback"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from tasks.columns import TYPES, Column, array_literal, canonical
+from tasks.columns import TYPES, Column, canonical, key_arrays
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -119,12 +119,11 @@ def resample(
     again = pa.Table.from_batches(batches) if batches else pa.schema([]).empty_table()
     key, outputs = scorer.contract.key, scorer.outputs
     kept = again.select([c.name for c in (*key, REJECTED, *outputs)]) if batches else again
-    arrays = ", ".join(array_literal(keys.column(c.name).combine_chunks(), c) for c in key)
     statement = load_query(
         "read_served_rows",
         {
             "storage": objects.storage(served.storage_id),
-            "key_arrays": arrays,
+            "key_arrays": key_arrays(keys, key),
             "key_names": objects.key_names,
             "key_matches": " AND ".join(f"r.{quote(c.name)} = wanted.{quote(c.name)}" for c in key),
             "keys_read": ", ".join(f"{c.read('r.' + quote(c.name))} AS {quote(c.name)}" for c in key),
@@ -286,7 +285,7 @@ def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | N
         {
             "storage": storage,
             "columns_read": ", ".join(f"{c.read('r.' + quote(c.name))} AS {quote(c.name)}" for c in scorer.columns),
-            "key_arrays": ", ".join(array_literal(sent.column(c.name).combine_chunks(), c) for c in key),
+            "key_arrays": key_arrays(sent, key),
             "key_names": names(key),
             "key_matches": " AND ".join(f"r.{quote(c.name)} = sent.{quote(c.name)}" for c in key),
         },
