@@ -1,0 +1,25 @@
+"""The named points of a run: the list, the code, and what happens at one outside tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tasks
+from tasks.faults import POINTS, reached
+
+
+def test_every_point_is_reached_somewhere_and_every_reached_point_is_listed() -> None:
+    root = Path(tasks.__file__).parents[1]
+    sources = [
+        path.read_text(encoding="utf-8") for folder in ("flows", "tasks") for path in (root / folder).rglob("*.py")
+    ]
+    in_code = {point for source in sources for point in re.findall(r'\breached\("([a-z_.]+)"\)', source)}
+
+    assert in_code == set(POINTS)
+    assert len(POINTS) == len(set(POINTS))
+
+
+def test_nothing_happens_at_a_point() -> None:
+    for point in POINTS:
+        reached(point)
