@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +78,13 @@ def process(world: World, *arguments: str, **variables: str) -> Iterator[subproc
     """Start a command as a process of its own, and kill it at the end unless it has ended."""
     words, environment = command(world, *arguments)
     started = subprocess.Popen(
-        words, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores Ctrl-C, and what it starts would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - takes no lock
     )
     try:
         yield started
