@@ -43,6 +43,15 @@ def test_work_in_the_driver_returns_its_result_or_raises_its_error() -> None:
         interrupts.interruptibly(fail, lambda: None)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, even where the tests run in the background and would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interrupt_cancels_what_the_driver_does_and_is_raised() -> None:
     cancelled = threading.Event()
     ctrl_c_goes_to = threading.get_ident()
