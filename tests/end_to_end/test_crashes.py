@@ -310,7 +310,7 @@ class Reader:
                 while True:
                     self._read(cursor)
                     begun.set()
-                    if stop.wait(0.01):
+                    if stop.wait(0.03):
                         return
         finally:
             begun.set()
