@@ -1,51 +1,29 @@
-"""One PostgreSQL server for a whole test run, and a database of its own for every test that asks for one."""
+"""PostgreSQL servers for a whole test run, and a database of its own for every test that asks for one."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from tasks import embedded
+from tests.servers import FOLDER_VARIABLE, Server, all_servers, main_server, prepare_folder, remove_folders
 
-# The folder of the run's server; xdist's workers inherit it. The first test that needs the server starts it.
-FOLDER_VARIABLE = "PRESCORE_TEST_SERVER"
-# A bin folder of another PostgreSQL (15 to 18) to test against.
-BINARIES_VARIABLE = "PRESCORE_TEST_POSTGRES"
-
-_PREFIX = "prescore-tests-"
 _FOLDER = pytest.StashKey[Path]()
-
-
-def _recipe() -> embedded.Recipe:
-    named = os.environ.get(BINARIES_VARIABLE)
-    settings = {
-        "fsync": "off",
-        "full_page_writes": "off",
-        "synchronous_commit": "off",
-        "max_connections": "200",
-        "shared_buffers": "128MB",
-    }
-    return embedded.Recipe(binaries=Path(named) if named else None, settings=settings, durable=False)
+_DATABASE_TESTS = Path(__file__).parent / "database"
+# The property of a test's report that says which server it used.
+_USED = "postgres"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if FOLDER_VARIABLE not in os.environ:
-        _remove_abandoned()
-        # Directly below /tmp: a socket's path may have 107 bytes, and the server's account must get there.
-        folder = Path(tempfile.mkdtemp(dir="/tmp", prefix=f"{_PREFIX}{os.getpid()}-"))
-        if os.geteuid() == 0:
-            folder.chmod(0o755)
-        os.environ[FOLDER_VARIABLE] = str(folder)
-        config.stash[_FOLDER] = folder
+        config.stash[_FOLDER] = prepare_folder()
     for variable in ("PRESCORE_DATABASE_URL", "PRESCORE_PIPELINES", "PRESCORE_DATA_DIR", "PREFECT_API_URL"):
         os.environ.pop(variable, None)
 
@@ -53,31 +31,36 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash.get(_FOLDER, None)
     if folder is not None:
-        embedded.stop(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop(FOLDER_VARIABLE, None)
-
-
-def _remove_abandoned() -> None:
-    """Stop the servers of our own test runs that were killed; the process id in the folder's name is theirs."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
-        try:
-            ours = folder.stat().st_uid == os.geteuid()
-        except FileNotFoundError:  # another test run has just ended
-            continue
-        if ours and pid.isdigit():
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                embedded.stop(folder)
-                shutil.rmtree(folder, ignore_errors=True)
+        remove_folders(folder)
 
 
 def pytest_report_header() -> str:
-    programs = os.environ.get(BINARIES_VARIABLE) or embedded.package_programs()
-    shown = subprocess.run([Path(programs) / "postgres", "--version"], capture_output=True, text=True, check=True)
-    return f"database: {shown.stdout.strip()}"
+    main, *others = all_servers()
+    beside = "".join(f", {server.version} for tests/database" for server in others)
+    return f"PostgreSQL: {main.version} for all tests{beside}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is tested of the database on every server."""
+    if "server_url" in metafunc.fixturenames and metafunc.definition.path.is_relative_to(_DATABASE_TESTS):
+        servers = all_servers()
+        if len(servers) > 1:
+            metafunc.parametrize("server_url", servers, indirect=True, ids=lambda server: server.name, scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers were really used; `.ci/run` reads it."""
+    used = Counter(
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == _USED
+    )
+    if used:
+        counts = ", ".join(f"{version} ({tests:,} tests)" for version, tests in sorted(used.items()))
+        terminalreporter.write_line(f"PostgreSQL used: {counts}")
 
 
 def psql_url(url: str, database: str | None = None) -> str:
@@ -98,23 +81,15 @@ def execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> str:
-    """The maintenance database of the run's server."""
-    return psql_url(embedded.ensure_running(Path(os.environ[FOLDER_VARIABLE]), recipe=_recipe()), "postgres")
+def server_url(request: pytest.FixtureRequest) -> str:
+    """The maintenance database of a server of the run: the main one, and each other one in tests/database."""
+    return _started(getattr(request, "param", None) or main_server())
 
 
 @pytest.fixture(scope="session")
-def _template(server_url: str) -> Iterator[str]:
-    """A database with all migrations, one per worker, so that no two copy from it at once."""
-    name = f"template_{os.environ.get('PYTEST_XDIST_WORKER', 'single')}_{uuid.uuid4().hex[:8]}"
-    execute(server_url, f"CREATE DATABASE {name}")
-    from tasks.migrations import apply
-
-    apply(psql_url(server_url, name))
-    # Nobody connects any more, autovacuum included: a database that is in use cannot be copied.
-    execute(server_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    yield name
-    execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+def _template(server_url: str) -> str:
+    """A database with all migrations to copy from."""
+    return _migrated(server_url)
 
 
 @pytest.fixture
@@ -124,3 +99,37 @@ def database_url(server_url: str, _template: str) -> Iterator[str]:
     execute(server_url, f"CREATE DATABASE {name} TEMPLATE {_template}")
     yield psql_url(server_url, name)
     execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(autouse=True)
+def _server_is_told(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    if "server_url" in request.fixturenames:
+        record_property(_USED, _answered_version(request.getfixturevalue("server_url")))
+
+
+@cache
+def _started(server: Server) -> str:
+    return psql_url(server.url(), "postgres")
+
+
+@cache
+def _migrated(server_url: str) -> str:
+    """Make the template, one per server and worker, so that no two copy from it at once."""
+    from tasks.migrations import apply
+
+    name = f"template_{os.environ.get('PYTEST_XDIST_WORKER', 'single')}_{uuid.uuid4().hex[:8]}"
+    execute(server_url, f"CREATE DATABASE {name}")
+    apply(psql_url(server_url, name))
+    # Nobody connects any more, autovacuum included: a database that is in use cannot be copied.
+    execute(server_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    return name
+
+
+@cache
+def _answered_version(server_url: str) -> str:
+    """What the server itself answers, not what was meant to be started."""
+    connection = psycopg2.connect(server_url)
+    try:
+        return str(connection.get_parameter_status("server_version")).split(" ")[0]
+    finally:
+        connection.close()

@@ -369,6 +369,8 @@ def test_a_taken_port_is_exchanged_for_one_that_stays(ordinary: Caller) -> None:
     url = ordinary.run()
     ordinary.run("stop")
     with socket.socket() as neighbour:
+        # Else the server's own closed connections keep it from binding for a minute.
+        neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         neighbour.bind(("127.0.0.1", int(url.split(":")[-1].split("/")[0])))
         neighbour.listen()
         other = ordinary.run()

@@ -14,7 +14,7 @@ from rich.console import Console
 from flows.demo import DemoSummary, run_demo
 from tasks.database import connect
 from tasks.settings import Settings
-from tests.conftest import FOLDER_VARIABLE
+from tests.servers import FOLDER_VARIABLE
 
 CUSTOMERS = 2_000
 
