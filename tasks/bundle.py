@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.archives import ZIP_EPOCH, is_archive, open_archive, read_member
 from tasks.columns import Column, model_frame
-from tasks.errors import BundleTampered, ColumnsMissing, ModelUnreadable, PreprocessRefused
-from tasks.estimators import ZIP_EPOCH, load_estimator, save_estimator
+from tasks.errors import BundleTampered, ColumnsMissing, ModelUnreadable, PreprocessRefused, printable
+from tasks.estimators import load_estimator, save_estimator
 from tasks.outputs import output_columns, predict_outputs
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ _OPTIONAL_LIBRARIES = ("lightgbm", "xgboost")
 #: Values far from zero cannot agree to a fixed number of decimals on every machine: they may differ by ``atol`` plus
 #: this share of themselves.
 RELATIVE_TOLERANCE = 1e-9
+
+#: Bytes that a bundle of any size may expand to. A model that is mostly zeros gives a small bundle and is no attack, so
+#: this is generous; what a bundle of more gives when it is written is refused then, and not at the next run.
+MOST_EXPANDED = 1024**3
 
 AS_OF = Column(name="as_of", postgres_type="timestamp with time zone")
 
@@ -280,7 +285,9 @@ def dumps(bundle: Bundle) -> bytes:
             entry = zipfile.ZipInfo(name, ZIP_EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, compresslevel=1)
-    return out.getvalue()
+    made = out.getvalue()
+    with open_archive(made, f"the bundle of {bundle.name}", allowed=MOST_EXPANDED):
+        return made
 
 
 def digest_of(data: bytes) -> str:
@@ -319,46 +326,55 @@ def loads(
     found = digest_of(data)
     if expect_digest is not None and found != expect_digest:
         raise BundleTampered(what=what, expected=expect_digest, found=found)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        manifest = json.loads(members["manifest.json"])
-        if manifest["format"] != FORMAT:
-            raise ModelUnreadable(
-                f"{what} has the format {manifest['format']}, this prescore reads {FORMAT}",
-                "Use the prescore that registered it, or register it again.",
-            )
-        tables = {name: _table(members[f"{name}.arrow"]) for name in _GOLDEN_TABLES}
-        profile = json.loads(members["profile.json"])
-        estimator_file = members.pop("estimator")
-    except (zipfile.BadZipFile, KeyError, ValueError, pa.ArrowInvalid) as error:
-        raise ModelUnreadable(f"{what} is no bundle ({type(error).__name__})", "Register the model again.") from error
-    loaded = load_estimator(estimator_file, manifest["loader"], module=pipeline_module, trusted_pickle=trusted_pickle)
-    environment = dict(manifest["environment"])
+    members = _read_members(data, what)
+    evidence = _read_evidence(members, what)
+    estimator_file = members.pop("estimator")
+    loaded = load_estimator(estimator_file, evidence["loader"], module=pipeline_module, trusted_pickle=trusted_pickle)
+    environment = dict(evidence.pop("environment"))
     if loaded.made_with is not None:
         # What scikit-learn only warns of is a difference of environments here.
         environment["scikit-learn"] = loaded.made_with
-    return Bundle(
-        name=manifest["name"],
-        estimator=loaded.estimator,
-        features=_columns(manifest["features"]),
-        key=_columns(manifest["key"]),
-        model_features=tuple(manifest["model_features"]),
-        outputs=tuple(_output(declared) for declared in manifest["outputs"]),
-        output_columns=_columns(manifest["output_columns"]),
-        golden=tables["golden"],
-        golden_preprocessed=tables["golden_preprocessed"],
-        golden_outputs=tables["golden_outputs"],
-        profile=profile,
-        metrics=manifest["metrics"],
-        environment=environment,
-        logic_digest=manifest["logic_digest"],
-        train_data_until=datetime.fromisoformat(manifest["train_data_until"]),
-        probes=manifest["probes"],
-        digest=found,
-        loader=manifest["loader"],
-        known_categories=manifest["known_categories"],
-    )
+    return Bundle(estimator=loaded.estimator, environment=environment, digest=found, **evidence)
+
+
+def _read_members(data: bytes, what: str) -> dict[str, bytes]:
+    if not is_archive(data):
+        raise ModelUnreadable(f"{what} is no bundle", "Register the model again.")
+    with open_archive(data, what, allowed=MOST_EXPANDED) as archive:
+        missing = sorted(set(_MEMBERS) - set(archive.namelist()))
+        if missing:
+            raise ModelUnreadable(f"{what} is no bundle: it lacks {', '.join(missing)}", "Register the model again.")
+        return {name: read_member(archive, name) for name in _MEMBERS}
+
+
+def _read_evidence(members: Mapping[str, bytes], what: str) -> dict[str, Any]:
+    """Return all fields of a bundle but the estimator and the digest, read from its members."""
+    try:
+        manifest = json.loads(members["manifest.json"])
+        if manifest["format"] != FORMAT:
+            raise ModelUnreadable(
+                f"{what} has the format {printable(str(manifest['format']))}, this prescore reads {FORMAT}",
+                "Use the prescore that registered it, or register it again.",
+            )
+        return {
+            "name": manifest["name"],
+            "loader": manifest["loader"],
+            "features": _columns(manifest["features"]),
+            "key": _columns(manifest["key"]),
+            "model_features": tuple(manifest["model_features"]),
+            "outputs": tuple(_output(declared) for declared in manifest["outputs"]),
+            "output_columns": _columns(manifest["output_columns"]),
+            "metrics": manifest["metrics"],
+            "environment": dict(manifest["environment"]),
+            "logic_digest": manifest["logic_digest"],
+            "train_data_until": datetime.fromisoformat(manifest["train_data_until"]),
+            "probes": manifest["probes"],
+            "known_categories": manifest["known_categories"],
+            "profile": json.loads(members["profile.json"]),
+            **{name: _table(members[f"{name}.arrow"]) for name in _GOLDEN_TABLES},
+        }
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OSError, pa.ArrowException) as error:
+        raise ModelUnreadable(f"{what} is no bundle ({type(error).__name__})", "Register the model again.") from error
 
 
 def sealed(bundle: Bundle) -> tuple[Bundle, bytes]:
@@ -368,6 +384,8 @@ def sealed(bundle: Bundle) -> tuple[Bundle, bytes]:
 
 
 _GOLDEN_TABLES = ("golden", "golden_preprocessed", "golden_outputs")
+
+_MEMBERS = ("manifest.json", "estimator", "profile.json", *(f"{name}.arrow" for name in _GOLDEN_TABLES))
 
 #: As pipeline.toml calls them.
 _OUTPUT_FIELDS = ("name", "method", "class", "output", "reduce", "part", "k", "index")
@@ -433,7 +451,7 @@ def _ipc(table: pa.Table) -> bytes:
 
 def _table(data: bytes) -> pa.Table:
     with pa.ipc.open_stream(data) as reader:
-        return reader.read_all()
+        return reader.read_all().replace_schema_metadata(None)
 
 
 @contextmanager

@@ -17,6 +17,18 @@ class PrescoreError(Exception):
     exit_code = 1
 
 
+def printable(name: str) -> str:
+    """Return a name that a stranger chose as a message may show it: short, on one line, without control characters."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name[:LONGEST]
+    )
+    return shown + ("..." if len(name) > LONGEST else "")
+
+
+#: Characters of a stranger's name that a message shows, and names that it lists.
+LONGEST, MOST = 120, 10
+
+
 class UsageError(PrescoreError):
     """A command was called with words or settings that cannot be meant."""
 
@@ -240,7 +252,10 @@ class ModelUnreadable(PrescoreError):
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what = what
-        super().__init__(f"{what[0].upper()}{what[1:]}. No model was registered or replaced. {remedy}")
+        super().__init__(
+            f"{what[0].upper()}{what[1:]}. No model was registered or replaced; what was published is still "
+            f"served. {remedy}"
+        )
 
 
 class TypesRefused(PrescoreError):
@@ -248,11 +263,12 @@ class TypesRefused(PrescoreError):
 
     def __init__(self, types: Sequence[str]) -> None:
         self.types = tuple(types)
+        more = f" and {len(self.types) - MOST} more" if len(self.types) > MOST else ""
         super().__init__(
-            f"The model file holds {', '.join(self.types)}, outside the types that prescore loads. Nothing was loaded from "
-            "it and no model was registered or replaced; what was published is still served. Use scikit-learn's own "
-            "estimators, define your classes and functions in the pipeline's model.py, or, for a file that you made yourself, "
-            "save it with joblib and register it with --trust-pickle."
+            f"The model file holds {', '.join(printable(name) for name in self.types[:MOST])}{more}, outside the types that "
+            "prescore loads. Nothing was loaded from it and no model was registered or replaced; what was published is still "
+            "served. Use scikit-learn's own estimators, define your classes and functions in the pipeline's model.py, or, for "
+            "a file that you made yourself, save it with joblib and register it with --trust-pickle."
         )
 
 
@@ -262,9 +278,9 @@ class PickleNotTrusted(PrescoreError):
     def __init__(self, loader: str) -> None:
         self.loader = loader
         super().__init__(
-            f"The model is a {loader} file, which can run any code when it is opened. It was not opened, and no model was "
-            "registered or replaced. Save the model with skops.io.dump, or, if you made the file yourself, register it with "
-            "--trust-pickle."
+            "The model is a pickle or joblib file, or none that prescore knows: opening it can run any code. It was not "
+            "opened, and no model was registered or replaced; what was published is still served. Save the model with "
+            "skops.io.dump, or, if you made the file yourself, register it with --trust-pickle."
         )
 
 

@@ -14,11 +14,12 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.errors import ModelUnreadable, PickleNotTrusted, TypesRefused
+from tasks.archives import ZIP_EPOCH, is_archive
+from tasks.errors import ModelUnreadable, PickleNotTrusted, PrescoreError, TypesRefused, printable
+from tasks.skops_files import Node, read_skops, refuse_object_arrays
 
 Loader = Literal["skops", "pickle", "joblib"]
 
@@ -40,6 +41,8 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
     "sklearn.utils.validation.check_array": frozenset({"FunctionNode"}),
     "numpy.dtype": frozenset({"DTypeNode", "TypeNode"}),
     "numpy.number": frozenset({"TypeNode"}),
+    # As an array it would be made from a number: so many bytes, out of a file of few.
+    "numpy.void": frozenset({"TypeNode"}),
     # What make_column_selector(dtype_include=object) selects text columns by.
     "builtins.object": frozenset({"TypeNode"}),
     "collections.OrderedDict": frozenset({"DictNode", "TypeNode"}),
@@ -64,8 +67,25 @@ _MODEL_TYPES: dict[str, frozenset[str]] = {
 #: The only function that a partial may hold: HistGradientBoosting keeps its category check this way.
 _PARTIAL_OF = ("sklearn.utils.validation", "check_array")
 
-#: Entries of a zip carry a date; ours carry the first one that zip can write, so that equal models are equal bytes.
-ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+#: The kinds of skops node that fitted models are written with. Left out are bound methods, operators and what only
+#: older files have: they look names up that no list holds.
+_KINDS = frozenset(
+    {
+        *("DictNode", "DefaultDictNode", "ListNode", "SetNode", "TupleNode", "SliceNode", "JsonNode"),
+        *("BytesNode", "BytearrayNode", "NdArrayNode", "MaskedArrayNode", "DTypeNode", "SparseMatrixNode"),
+        *("ObjectNode", "ConstructorFromReduceNode", "TypeNode", "FunctionNode", "PartialNode"),
+        *("TreeNode", "LossNode", "RandomStateNode", "RandomGeneratorNode"),
+    }
+)
+
+#: How a class of the pipeline's own code may be named: in ways that never call it with what the file says.
+_OWN_TYPE_KINDS = frozenset({"ObjectNode", "TypeNode", "DictNode", "TupleNode"})
+
+#: Types that a dictionary's keys may have, beside numpy's numbers: they are called with the key.
+_KEY_TYPES = frozenset({"builtins.str", "builtins.int", "builtins.float", "builtins.bool"})
+
+#: numpy's bit generators, as a skops file names them. HistGradientBoosting keeps one.
+_BIT_GENERATORS = frozenset(json.dumps(name) for name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +143,24 @@ def load_estimator(data: bytes, loader: str, *, module: str | None, trusted_pick
     if loader == "skops":
         return _watched(lambda: _load_skops(data, module))
     if loader not in ("pickle", "joblib"):
-        raise ModelUnreadable(f"the bundle names the loader {loader!r}", "Register the model again.")
+        raise ModelUnreadable(f"the bundle names the loader {printable(str(loader))}", "Register the model again.")
     if not trusted_pickle:
         raise PickleNotTrusted(loader)
     return _watched(lambda: _load_pickle(data, loader))
 
 
 def kind_of_file(data: bytes) -> Loader:
-    """Tell a skops file from a pickle or joblib file by its content; the name of a file proves nothing."""
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if "schema.json" in archive.namelist():
-                return "skops"
-    # joblib reads plain pickles and compressed ones alike.
-    return "joblib"
+    """Tell a skops file from a pickle or joblib file by its content; the name of a file proves nothing.
+
+    Raises
+    ------
+    ModelUnreadable
+        When it is empty.
+    """
+    if not data:
+        raise ModelUnreadable("the model file is empty", "Save the model again.")
+    # joblib reads plain pickles and compressed ones alike; no zip is one of them.
+    return "skops" if is_archive(data) else "joblib"
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
@@ -145,15 +169,21 @@ def kind_of_file(data: bytes) -> Loader:
 def _load_skops(data: bytes, module: str | None) -> Any:
     import skops.io
 
-    schema = _read_schema(data)
-    found = set(skops.io.get_untrusted_types(data=data))
+    file = read_skops(data)
+    misused = [node for node in file.nodes if not _fits(node, module)]
+    try:
+        found = set(skops.io.get_untrusted_types(data=file.data))
+    except Exception:
+        if not misused:
+            raise
+        found = set()
     own = {name for name in found if _is_own(name, module)}
     refused = found - own - _MODEL_TYPES.keys()
-    refused |= {node.name for node in _nodes(schema) if not _fits(node, module)}
+    refused |= {f"{node.name} (as {node.loader})" for node in misused if node.name not in refused}
     if refused:
         raise TypesRefused(sorted(refused))
-    _refuse_object_arrays(data)
-    return skops.io.loads(data, trusted=sorted(found))
+    refuse_object_arrays(file)
+    return skops.io.loads(file.data, trusted=sorted(found))
 
 
 def _load_pickle(data: bytes, loader: str) -> Any:
@@ -171,7 +201,7 @@ def _watched(load: Any) -> Loaded:
         warnings.simplefilter("always")
         try:
             estimator = load()
-        except (TypesRefused, ModelUnreadable):
+        except PrescoreError:
             raise
         except (Exception, RecursionError) as error:
             raise ModelUnreadable(
@@ -183,66 +213,57 @@ def _watched(load: Any) -> Loaded:
     return Loaded(estimator=estimator, made_with=made_with)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Node:
-    loader: str
-    module: str
-    type_name: str
-    state: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.module}.{self.type_name}"
-
-
-def _read_schema(data: bytes) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            schema: dict[str, Any] = json.loads(archive.read("schema.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ModelUnreadable("this is no skops file", "Save the model with skops.io.dump.") from error
-    return schema
-
-
-def _nodes(state: Any) -> Iterator[_Node]:
-    """Yield every node that a skops schema names, wherever it hides."""
-    waiting = [state]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if "__loader__" in part:
-                yield _Node(
-                    loader=str(part["__loader__"]),
-                    module=str(part.get("__module__")),
-                    type_name=str(part.get("__class__")),
-                    state=part,
-                )
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-
-
-def _fits(node: _Node, module: str | None) -> bool:
-    """Return whether a node that names one of our types names it in the way that fitted models do."""
-    if node.module == "prescore_pipelines" or node.module.startswith("prescore_pipelines."):
-        return _is_own_node(node, module)
-    allowed = _MODEL_TYPES.get(node.name)
-    if allowed is None:
-        return True  # skops's own list decides
-    if node.loader not in allowed:
+def _fits(node: Node, module: str | None) -> bool:
+    """Return whether a node is of a kind that fitted models have, and names one of our types in the way they do."""
+    if node.loader not in _KINDS or not node.type_name.isidentifier():
         return False
-    if node.loader == "PartialNode":
-        function = node.state.get("content", {}).get("func", {})
-        held = (function.get("__module__"), function.get("__class__"))
-        return function.get("__loader__") == "FunctionNode" and held == _PARTIAL_OF
+    allowed = _MODEL_TYPES.get(node.name)
+    if allowed is not None and node.loader not in allowed:
+        return False  # of types beyond ours skops's own list decides
+    claims_own = node.module == "prescore_pipelines" or node.module.startswith("prescore_pipelines.")
+    if claims_own and not _is_own_node(node, module):
+        return False
+    holds = {"DictNode": _has_plain_keys, "PartialNode": _is_known_partial, "RandomGeneratorNode": _is_known_generator}
+    return node.loader not in holds or holds[node.loader](node)
+
+
+def _has_plain_keys(node: Node) -> bool:
+    """Return whether the keys of a dictionary are made by types of plain values: skops calls what is named there."""
+    types = node.state.get("key_types")
+    if not isinstance(types, dict) or types.get("__loader__") != "ListNode":
+        return False
+    content = types.get("content")
+    if not isinstance(content, list):
+        return False
+    for key in content:
+        if not isinstance(key, dict) or key.get("__loader__") != "TypeNode":
+            return False
+        name = f"{key.get('__module__')}.{key.get('__class__')}"
+        if name not in _KEY_TYPES and (name in _MODEL_TYPES or not name.startswith("numpy.")):
+            return False
     return True
+
+
+def _is_known_partial(node: Node) -> bool:
+    """Return whether a partial holds the only function that it may."""
+    function = node.state.get("content", {}).get("func", {})
+    held = (function.get("__module__"), function.get("__class__"))
+    return function.get("__loader__") == "FunctionNode" and held == _PARTIAL_OF
+
+
+def _is_known_generator(node: Node) -> bool:
+    """Return whether a random generator is one of numpy's, and of the size they have: skops calls what is named there."""
+    content = node.state.get("content", {})
+    kind = content.get("bit_generator", {}).get("content", {}).get("bit_generator", {}).get("content")
+    seeds = content.get("seed_seq", {}).get("content", {})
+    return kind in _BIT_GENERATORS and seeds.get("pool_size", {}).get("content", "4") == "4"
 
 
 def _is_own(name: str, module: str | None) -> bool:
     return module is not None and name.startswith(module + ".")
 
 
-def _is_own_node(node: _Node, module: str | None) -> bool:
+def _is_own_node(node: Node, module: str | None) -> bool:
     """Return whether a node names a class or function that the pipeline's own code defines.
 
     What model.py merely imports does not count: with ``from os import system`` in it, a file could call that.
@@ -253,26 +274,8 @@ def _is_own_node(node: _Node, module: str | None) -> bool:
     if getattr(found, "__module__", None) != node.module:
         return False
     if isinstance(found, type):
-        return node.loader != "FunctionNode"
+        return node.loader in _OWN_TYPE_KINDS
     return callable(found) and node.loader == "FunctionNode"
-
-
-def _refuse_object_arrays(data: bytes) -> None:
-    """Refuse arrays of Python objects among the .npy members: numpy would unpickle them.
-
-    skops reads with ``allow_pickle=False`` and so would fail too; this says it before anything is made.
-    """
-    import numpy as np
-
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for name in archive.namelist():
-            if not name.endswith(".npy"):
-                continue
-            with archive.open(name) as member:
-                first = np.lib.format.read_magic(member) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                if read(member)[2].hasobject:
-                    raise TypesRefused(["numpy array of pickled objects"])
 
 
 # Writing ---------------------------------------------------------------------------------------------------------
