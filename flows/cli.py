@@ -35,11 +35,22 @@ models_app = typer.Typer(help="Model versions and the alias that names the curre
 app.add_typer(database_app, name="database")
 app.add_typer(models_app, name="models")
 
+# Entities that a person is shown; and those of a sample, of which 200 become golden rows and all make the profile.
+SHOWN_ENTITIES, SAMPLED_ENTITIES = 5, 1_000
+
 # What a shell makes of SIGINT.
 INTERRUPTED = 130
 
 PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of the pipeline folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="VALUE",
+        help="An entity to look at; once for each key column, entity after entity.",
+    ),
+]
 AsOf = Annotated[
     str | None,
     typer.Option(
@@ -93,6 +104,35 @@ def demo(
     from flows.demo import run_demo
 
     run_demo(_settings(), customers=customers)
+
+
+@app.command()
+def init(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the pipeline, and of the view that readers read.")
+    ],
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="COLUMN", help="Key column; again for each further one."),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEMA.TABLE", help="Fill the queries in with the columns and the primary key of a table."
+        ),
+    ] = None,
+) -> None:
+    """Write a commented folder for a new pipeline to start from."""
+    from flows.show import show_created
+    from tasks.database import connect, resolve_url
+    from tasks.settings import folder_for_new
+    from tasks.template import create_folder, describe_table
+
+    directory, own = folder_for_new(), None
+    if table is not None:
+        with connect(resolve_url(_settings())) as connection:
+            own = describe_table(connection, table)
+    show_created(create_folder(directory, name, key or (), own), filled_in=own is not None)
 
 
 @app.command()
@@ -150,9 +190,24 @@ def score(
     trigger: Annotated[
         str, typer.Option(help="scheduled for cron or systemd, recovery for a run that makes up for missed ones.")
     ] = "manual",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show features and predictions of a few entities; nothing is written.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="With --dry-run: how many entities, chosen by prescore; 5.")
+    ] = None,
+    key: Keys = None,
     as_json: AsJson = False,
 ) -> None:
     """Score what needs a prediction and publish the result atomically."""
+    if dry_run:
+        _refuse_together("--dry-run", **{"--full": full, "--trigger": trigger != "manual"})
+        _preview(pipeline, limit, key or [], as_of, as_json=as_json)
+        return
+    if limit is not None or key:
+        raise UsageError(
+            "--limit and --key belong to --dry-run. Nothing was started. Add --dry-run, or leave them out."
+        )
     from flows.score import score as run_score
     from flows.show import RunProgress, show_run
     from tasks.runs import Trigger
@@ -166,6 +221,44 @@ def score(
         )
     show_run(summary, as_json=as_json)
     raise typer.Exit(summary.exit_code)
+
+
+def _preview(pipeline: str, limit: int | None, key: list[str], as_of: str | None, *, as_json: bool) -> None:
+    from flows.preview import preview_run
+    from flows.show import show_preview
+
+    if key:
+        _refuse_together("--key", **{"--limit": limit is not None})
+    found = preview_run(_settings(), pipeline, limit=limit or SHOWN_ENTITIES, named=key, as_of=_instant(as_of))
+    show_preview(found, as_json=as_json)
+
+
+@app.command()
+def features(
+    pipeline: PipelineName,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many entities, chosen by prescore; 5, or 1,000 with --out."),
+    ] = None,
+    key: Keys = None,
+    as_of: AsOf = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write the rows to a Parquet file: a sample for models register."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the feature query returns for a few entities, or write it to a file; no model is needed."""
+    from flows.preview import read_features
+    from flows.show import show_features
+
+    if key:
+        _refuse_together("--key", **{"--limit": limit is not None})
+    rows = limit or (SHOWN_ENTITIES if out is None else SAMPLED_ENTITIES)
+    found = read_features(_settings(), pipeline, limit=rows, named=key or [], as_of=_instant(as_of), file=out)
+    show_features(found, as_json=as_json)
 
 
 @app.command()
@@ -347,6 +440,14 @@ def _instant(text: str | None) -> datetime | None:
             f"{text!r} is no instant. Nothing was started. Write it as 2026-03-01T03:00:00+00:00 (without a zone it is UTC)."
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _refuse_together(option: str, **others: bool) -> None:
+    given = [name for name, is_given in others.items() if is_given]
+    if given:
+        raise UsageError(
+            f"{option} and {' and '.join(given)} cannot be meant together. Nothing was started. Leave one of them out."
+        )
 
 
 def _which(version: str) -> int | str:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+import sqlalchemy as sa
+
 from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql
 from tasks.checks import Evidence, Phase
 from tasks.database import resolve_url
@@ -182,23 +184,23 @@ def refuse_queries(pipeline: Pipeline) -> None:
 @step
 def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
     """Load the version that the alias names, checked by digest, and describe what the queries return."""
-    pipeline = run.pipeline
-    contract = describe(run.connection, pipeline)
-    describe_changes(run.connection, pipeline)
-    model = registry.find_version(run.connection, pipeline.model.name, pipeline.model.alias)
-    bundle = registry.load_bundle(run.connection, pipeline.model.name, model.version, pipeline)
-    run.connection.rollback()
-    outputs = bundle.columns_for(pipeline.predictions)
+    scorer, model = load_scorer(run.connection, run.pipeline)
     run.record(model=model.name, model_version=model.version)
     reached("model.loaded")
-    scorer = Scorer(
-        pipeline=pipeline,
-        contract=contract,
-        bundle=bundle,
-        preprocess=pipeline.preprocess_function(),
-        outputs=outputs,
-    )
-    return scorer, model, Objects(pipeline=pipeline.name, key=contract.key, outputs=outputs)
+    return scorer, model, Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
+
+
+def load_scorer(connection: sa.Connection, pipeline: Pipeline) -> tuple[Scorer, registry.ModelVersion]:
+    """Load what turns a pipeline's feature rows into predictions; the connection's transaction is rolled back."""
+    contract = describe(connection, pipeline)
+    describe_changes(connection, pipeline)
+    model = registry.find_version(connection, pipeline.model.name, pipeline.model.alias)
+    bundle = registry.load_bundle(connection, pipeline.model.name, model.version, pipeline)
+    connection.rollback()
+    outputs = bundle.columns_for(pipeline.predictions)
+    preprocess = pipeline.preprocess_function()
+    scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
+    return scorer, model
 
 
 def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Session) -> Evidence:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,10 +27,15 @@ from tasks.telling import narrator, shown, span, state_text
 
 if TYPE_CHECKING:
     from flows.check import CheckReport
+    from flows.preview import FeatureRows, Preview
     from flows.score import RunSummary
     from tasks.publishing import RolledBack
     from tasks.registry import AliasSpan, ModelVersion
     from tasks.training import TrainSummary
+
+
+# Entities side by side, where they fit, and how much of a text is shown of each.
+ENTITIES_ABREAST, LONGEST_TEXT = 5, 40
 
 
 def as_program(value: Any) -> Any:
@@ -50,6 +59,10 @@ def _scalar(value: Any) -> Any:  # noqa: PLR0911 - one case a line
             return value.total_seconds()
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
+        case float() if not math.isfinite(value):
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[
+                str(value)
+            ]  # as PostgreSQL's to_json has them
         case date():
             return value.isoformat()
         case None | bool() | int() | float() | str():
@@ -125,6 +138,39 @@ def show_run(summary: RunSummary, *, as_json: bool) -> None:
     _findings(console, summary.findings)
 
 
+def show_created(folder: Path, *, filled_in: bool) -> None:
+    """Print where a new pipeline was written, and what comes next."""
+    name, console = folder.name, narrator()
+    console.print(Text(f"Wrote the pipeline {name} to {folder}:", style="bold"), soft_wrap=True)
+    _facts(
+        console,
+        [
+            ("pipeline.toml", "what is declared: whom to score, what to predict, how fresh it has to be"),
+            ("features.sql", "what the model sees of an entity at an instant"),
+            ("changes.sql", "whose features may have changed since an instant"),
+            ("labels.sql", "what became of entities, for training"),
+            ("model.py", "preprocess(frame) and build_model()"),
+        ],
+    )
+    if not os.environ.get("PRESCORE_PIPELINES"):
+        console.print(f"Commands find it from here. Elsewhere, set PRESCORE_PIPELINES={folder.parent}", soft_wrap=True)
+    first = (
+        "Take out of features.sql what is no feature, above all the label."
+        if filled_in
+        else "Put your tables and columns in place of the names that begin with your_."
+    )
+    console.print(f"Next: {first} Then:")
+    _facts(
+        console,
+        [
+            (f"prescore check {name}", "are the queries right?"),
+            (f"prescore train {name}", "or register a model that is fitted already (prescore models)"),
+            (f"prescore score {name} --dry-run", "what would be predicted of a few entities?"),
+            (f"prescore score {name}", f"publish; then read predictions.{name}"),
+        ],
+    )
+
+
 def show_checks(reports: Sequence[CheckReport], *, as_json: bool) -> None:
     """Print what `check` found."""
     if as_json:
@@ -189,6 +235,93 @@ def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None
     for name, value in row.items():
         table.add_row(name, state_text(value) if name == "state" else _plain(name, value))
     console.print(table)
+
+
+def show_preview(found: Preview, *, as_json: bool) -> None:
+    """Print a few entities with their features and predictions, side by side."""
+    if as_json:
+        print_json({**asdict(found), "findings": _told(found.findings), "disposition": found.disposition.name.lower()})
+        return
+    console = narrator()
+    what = f"{found.model} version {found.model_version}, as of {shown(found.as_of)}. Nothing was written."
+    console.print(Text(f"{found.pipeline}: {what}", style="bold"))
+    entities = [
+        (entity.key, {"rejected": entity.rejected} if entity.rejected else entity.predictions or {}, entity.features)
+        for entity in found.entities
+    ]
+    _side_by_side(console, entities)
+    if not found.entities:
+        console.print("The population is empty.")
+    if found.disposition.value > 1:
+        console.print(Text(f"A run now would not publish ({found.disposition.name.lower()}):", style="bold red"))
+    _findings(console, found.findings)
+
+
+def show_features(found: FeatureRows, *, as_json: bool) -> None:
+    """Print feature rows, or which file holds them."""
+    key = [column.name for column in found.key]
+    missing = f"{found.missing:,} entities have no features" if found.missing else ""
+    if as_json:
+        rows = [] if found.file else [_split(row, key) for row in found.rows.to_pylist()]
+        facts = {"pipeline": found.pipeline, "as_of": found.as_of, "rows": found.rows.num_rows}
+        print_json({**facts, "missing": found.missing, "file": found.file, "entities": rows})
+        return
+    console = narrator()
+    if found.file is not None:
+        columns = found.rows.num_columns - len(key) - 1
+        told = f"{found.file}: {found.rows.num_rows:,} rows, {columns} features, as of {shown(found.as_of)}."
+        console.print(Text(f"{told} {missing}{'.' if missing else ''}".rstrip()), soft_wrap=True)
+        return
+    console.print(Text(f"{found.pipeline}: as of {shown(found.as_of)}.", style="bold"))
+    split = [_split(row, key) for row in found.rows.to_pylist()]
+    _side_by_side(console, [(row["key"], {}, row["features"]) for row in split])
+    if missing or not split:
+        console.print(missing or "The population is empty.")
+
+
+def _split(row: Mapping[str, Any], key: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a feature row as its key and its features."""
+    return {
+        "key": {name: row[name] for name in key},
+        "features": {name: value for name, value in row.items() if name not in {*key, "as_of"}},
+    }
+
+
+def _side_by_side(
+    console: Console, entities: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None]]
+) -> None:
+    """Print entities as columns, as many beside each other as fit, with a line for each prediction and each feature."""
+    left = list(entities)
+    while left:
+        abreast = min(len(left), ENTITIES_ABREAST)
+        unbounded = console.options.update(max_width=100 * console.width)
+        while abreast > 1 and Measurement.get(console, unbounded, _abreast(left[:abreast])).maximum > console.width:
+            abreast -= 1
+        console.print(_abreast(left[:abreast]))
+        left = left[abreast:]
+
+
+def _abreast(entities: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any] | None]]) -> Table:
+    keys, predictions, features = ([entity[part] or {} for entity in entities] for part in range(3))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    named = [", ".join(keys[0]), *(name for part in (*predictions, *features) for name in part)]
+    table.add_column(Text(named[0]), style="dim", overflow="fold", min_width=min(LONGEST_TEXT, max(map(len, named))))
+    for key in keys:
+        table.add_column(Text(", ".join(_plain(name, value) for name, value in key.items())), overflow="fold")
+    for part, style in ((predictions, "bold"), (features, "")):
+        names = list(dict.fromkeys(name for values in part for name in values))
+        for at, name in enumerate(names, start=1):
+            cells = [Text(_exact(values[name]) if name in values else "", style=style) for values in part]
+            table.add_row(Text(name), *cells, end_section=at == len(names))
+    return table
+
+
+def _exact(value: Any) -> str:
+    """Return a value without separators, since people compare it with what their database holds; a long text is cut."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else shown(value)
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 def show_rollback(done: RolledBack, *, as_json: bool) -> None:
@@ -310,6 +443,13 @@ def _findings(console: Console, findings: Iterable[Any]) -> None:
             console.print(
                 Text.assemble((f"  {verdict:8}", style), f"{finding.label} ({finding.code}): {finding.reason}")
             )
+
+
+def _told(findings: Iterable[Any]) -> list[dict[str, Any]]:
+    return [
+        {"check": finding.label, "code": finding.code, "verdict": finding.verdict.value, "reason": finding.reason}
+        for finding in findings
+    ]
 
 
 def _plain(name: str, value: Any) -> str:

@@ -84,15 +84,20 @@ _CASTS = {
 }
 
 
+def cast_of(expression: str, postgres_type: str) -> str:
+    """Return what to write instead of an expression of a type that is not in the type table."""
+    pattern = _CASTS.get(postgres_type)
+    if pattern is None and postgres_type.endswith("[]"):
+        pattern = "{column}[1]"
+    return (pattern or "{column}::text").format(column=expression)
+
+
 class TypeNotSupported(PrescoreError):
     """A column has a type that is not in the type table."""
 
     def __init__(self, column: str, postgres_type: str, origin: str, use: str) -> None:
         self.column, self.postgres_type = column, postgres_type
-        pattern = _CASTS.get(postgres_type)
-        if pattern is None and postgres_type.endswith("[]"):
-            pattern = "{column}[1]"
-        cast = (pattern or "{column}::text").format(column=column)
+        cast = cast_of(column, postgres_type)
         super().__init__(
             f"{origin}: column {column} is of type {postgres_type}, which cannot be {use}. Nothing was scored. "
             f"Write {cast} AS {column}, or another expression of a type in the README's type table."

@@ -235,6 +235,14 @@ class PipelineNotFound(UsageError):
     """There is no pipeline of this name, or no folder of pipelines."""
 
 
+class PipelineExists(PrescoreError):
+    """A pipeline was to be written where something is already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"{folder} is there already. Nothing was written. Choose another name, or move it away first.")
+
+
 class PipelineCodeFailed(PrescoreError):
     """The Python code of a pipeline could not be imported; the cause is chained."""
 
@@ -333,7 +341,7 @@ class ModelNotFound(PrescoreError):
         self.model = model
         super().__init__(
             f"The registry has no {asked} of model {model}; {there}. Nothing was changed. Train one with `prescore train`, "
-            "or name one that is there (`prescore models list`)."
+            "register one with `prescore models register`, or name one that is there (`prescore models list`)."
         )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from tasks.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -32,13 +34,37 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     )
 
 
+def folder_for_new(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Path:
+    """Return the folder that a new pipeline belongs into: as in ``Settings.pipelines_dir``, but never the examples.
+
+    It need not be there yet.
+
+    Raises
+    ------
+    UsageError
+        When it is where prescore's own examples are: they go with the next version, and so would the pipeline.
+    """
+    folder = _own_pipelines_dir(os.environ if environ is None else environ, Path.cwd() if cwd is None else cwd)
+    if folder == _shipped_pipelines().resolve():
+        raise UsageError(
+            f"{folder} holds the examples that prescore ships. Nothing was written. Set PRESCORE_PIPELINES to a folder of "
+            "yours, for example with `export PRESCORE_PIPELINES=~/pipelines`."
+        )
+    return folder
+
+
 def _pipelines_dir(environ: Mapping[str, str], cwd: Path) -> Path:
+    own = _own_pipelines_dir(environ, cwd)
+    return own if own.is_dir() or environ.get("PRESCORE_PIPELINES") else _shipped_pipelines()
+
+
+def _own_pipelines_dir(environ: Mapping[str, str], cwd: Path) -> Path:
     named = environ.get("PRESCORE_PIPELINES")
-    if named:
-        return Path(named).expanduser().resolve()
-    local = cwd / "deployments" / "pipelines"
-    if local.is_dir():
-        return local.resolve()
+    folder = Path(named).expanduser() if named else cwd / "deployments" / "pipelines"
+    return folder.resolve()
+
+
+def _shipped_pipelines() -> Path:
     return Path(str(resources.files("deployments") / "pipelines"))
 
 
