@@ -10,7 +10,10 @@ REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"(?:--|#) ([a-z]+\.(?:sql|py|toml))\n")
+_FILE = re.compile(r"(?:--|#) ([a-z_/]+\.(?:sql|py|toml))\n")
+
+#: The chapter that leads from a table and a model to a schedule. It has a world of its own: test_ten_minutes.py.
+CHAPTER = "Ten minutes: from your table and model to a scheduled pipeline"
 
 #: The tables that the examples speak of: customers, and orders of most of them over the last 400 days.
 SHOP = """
@@ -51,7 +54,16 @@ class Block:
         return found[1] if found else None
 
 
-BLOCKS = [Block(language, text) for language, text in _FENCE.findall(README)]
+def _blocks(text: str) -> list[Block]:
+    return [Block(language, block) for language, block in _FENCE.findall(text)]
+
+
+BLOCKS = _blocks(README)
+
+
+def chapter() -> list[Block]:
+    """Return the examples of the chapter that leads from a table and a model to a schedule, in order."""
+    return _blocks(section(CHAPTER))
 
 
 def shown(language: str) -> list[Block]:
@@ -60,8 +72,8 @@ def shown(language: str) -> list[Block]:
 
 
 def statements() -> list[Block]:
-    """Return the SQL that readers and operators would send; the files of a pipeline are not among it."""
-    return [block for block in shown("sql") if block.file is None]
+    """Return the SQL that readers and operators of the shop would send; the files of a pipeline are not among it."""
+    return [block for block in shown("sql") if block.file is None and block not in chapter()]
 
 
 def declarations() -> list[str]:
@@ -71,14 +83,22 @@ def declarations() -> list[str]:
 
 def pipeline_files() -> dict[str, str]:
     """Return the other files of the pipeline that the README builds: name and text."""
-    return {block.file: block.text for block in BLOCKS if block.file is not None and block.file != "pipeline.toml"}
+    return {
+        block.file: block.text
+        for block in BLOCKS
+        if block.file not in {None, "pipeline.toml"} and block not in chapter()
+    }
 
 
 def section(title: str) -> str:
-    """Return the text below a heading, up to the next one of its level or above."""
-    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", README, re.MULTILINE | re.DOTALL)
+    """Return the text below a heading, up to the next one of the two upper levels."""
+    found = re.search(rf"^#+ {re.escape(title)}$", README, re.MULTILINE)
     assert found, f"the README has no section {title}"
-    return found[2]
+    # A comment in an example is no heading.
+    examples = [example.span() for example in _FENCE.finditer(README)]
+    ends = (heading.start() for heading in re.compile(r"^#{1,2} ", re.MULTILINE).finditer(README, found.end()))
+    outside = (end for end in ends if not any(start < end < stop for start, stop in examples))
+    return README[found.end() : next(outside, len(README))]
 
 
 def rows(text: str) -> list[list[str]]:

@@ -139,6 +139,18 @@ def test_every_pipeline_toml_validates_with_the_files_that_are_shown(declaration
     assert [warning for warning in pipeline.warnings if "[[source]]" not in warning] == []
 
 
+def test_the_pipeline_of_the_ten_minutes_validates(tmp_path: Path) -> None:
+    for block in readme.chapter():
+        if block.file is not None:
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+
+    pipeline = load_pipeline(tmp_path / "pipelines" / "telco")
+
+    assert pipeline.entity.key == ("customerID",)
+    assert [warning for warning in pipeline.warnings if "[[source]]" not in warning] == []
+
+
 def test_the_short_declaration_is_short_and_the_long_one_names_every_table() -> None:
     short, full = readme.declarations()
     lines = [line for line in short.splitlines() if line and not line.startswith("#")]
