@@ -195,7 +195,7 @@ def _patterns(names: tuple[str, ...]) -> tuple[str, ...]:
 def sql_condition(text: str) -> str:
     problem = usersql.expression_problem(text)
     if problem:
-        raise ValueError(f"expected one SQL condition such as \"region = 'EU'\": {problem}")
+        raise ValueError(f"expected one SQL condition such as \"region = 'EU'\", which only reads: {problem}")
     return text
 
 

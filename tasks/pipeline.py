@@ -492,6 +492,9 @@ def _warnings(pipeline: Pipeline) -> list[str]:
         for finding in usersql.judge(query, supplied, sampling=sampling):
             if finding.severity is Severity.WARNING:
                 found.append(f"{pipeline.name}/{finding.message}")
+    for source in pipeline.sources:
+        for finding in usersql.judge_condition(source.filter) if source.filter else ():
+            found.append(f"{place} [[source]] {source.name}.filter: {finding.sentence}")
     return found
 
 

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import SqlInvalid
-from tasks.usersql import Finding, Severity, expression_problem, judge, normalise, read_query, tables
+from tasks.usersql import (
+    Finding,
+    Severity,
+    expression_problem,
+    judge,
+    judge_condition,
+    normalise,
+    read_query,
+    tables,
+)
 
 FEATURES = "SELECT b.customer_id, b.as_of, c.country FROM batch b JOIN shop.customers c USING (customer_id)"
 
@@ -76,8 +85,8 @@ def test_a_query_that_reads_its_relation_has_no_finding() -> None:
         ("WITH a AS (WITH b AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM b) SELECT * FROM a", "writes"),
         ("WITH u AS (UPDATE t SET a = 1 RETURNING a) SELECT a FROM u", "writes"),
         ("SELECT $1", "parameter"),
-        ("SELECT 1" + "||1" * 20_000, "syntax"),
-        ("SELECT " + "(" * 50_000 + "1" + ")" * 50_000, "syntax"),
+        pytest.param("SELECT 1" + "||1" * 20_000, "syntax", id="deep"),
+        pytest.param("SELECT " + "(" * 50_000 + "1" + ")" * 50_000, "syntax", id="many parentheses"),
     ],
 )
 def test_what_is_not_exactly_one_reading_select_is_refused(text: str, code: str) -> None:
@@ -102,6 +111,36 @@ def test_a_syntax_error_names_the_line_also_behind_letters_of_several_bytes() ->
 
 def test_lines_count_from_the_start_of_the_file() -> None:
     assert "query.sql line 4:" in only_message("\n\n\nSELECT id FROM shop.customers LIMIT 10")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SELECT id FROM t WHERE at < %s", "read run.as_of from the relation run"),
+        ("SELECT id FROM t WHERE at < %(as_of)s", "read run.as_of from the relation run"),
+        ("SELECT id FROM t WHERE at < '{{ ds }}' AND x = {{ x }}", "Nothing fills templates in"),
+        ("\\set x 1\nSELECT 1", "Commands of psql are no SQL; remove them"),
+        ("SELECT id FROM t \\gexec", "Commands of psql are no SQL; remove them"),
+    ],
+)
+def test_what_other_tools_fill_in_or_run_is_refused_with_a_word_about_it(text: str, words: str) -> None:
+    (found,) = findings(text)
+    assert (found.severity, found.code) == (Severity.ERROR, "syntax")
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 5 % 2 AS x, '%s' AS y, b.id::text AS z FROM batch b",
+        "SELECT b.id, ' :when ' AS a, '{{ ds }}' AS c, $$\\set$$ AS d FROM batch b WHERE b.x LIKE '100%' -- :as_of",
+        "SELECT E'it\\'s :x' AS a, U&'d\\0061t' AS c, $x$ ) AS features $x$ AS d, '{}'::int[] AS e FROM batch b",
+        'SELECT b."customerID", b."user", b."ключ", ключ AS größe FROM batch b /* nested /* ; */ ) */',
+        "SELECT b.id FROM batch b -- the end) AS features; DROP TABLE x",
+    ],
+)
+def test_signs_that_belong_to_sql_are_no_finding(text: str) -> None:
+    assert codes(text, "batch") == []
 
 
 def test_a_colon_parameter_is_answered_with_the_relation_to_read() -> None:
@@ -138,6 +177,36 @@ def test_a_feature_query_that_only_mentions_the_word_batch_is_refused(text: str)
     ],
 )
 def test_batch_counts_wherever_it_is_read_as_a_table(text: str) -> None:
+    assert codes(text, "batch") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "supplied", "named", "given"),
+    [
+        ("SELECT b.id, r.as_of FROM batch b, run r", "batch", "run", "batch.as_of"),
+        ("SELECT b.id FROM batch b WHERE EXISTS (SELECT FROM SINCE s)", "batch", "since", "batch.as_of"),
+        ("WITH x AS (TABLE run) SELECT * FROM x, since", "since", "run", "since.at"),
+        ("SELECT id FROM batch", "run", "batch", "run.as_of"),
+    ],
+)
+def test_a_relation_that_belongs_to_another_query_is_refused(text: str, supplied: str, named: str, given: str) -> None:
+    """A run would find it in one kind of statement and not in the next, or read a table of the user's own."""
+    assert only_message(text, supplied) == (
+        f"query.sql line 1: reads the relation {named}, which it is not given; it is given {supplied}. Read {given}, or "
+        "write the schema before the name if it is a table of yours"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT b.id, 'run' AS run, b.since FROM batch b JOIN shop.run r USING (id) -- , since",
+        'SELECT * FROM batch AS run, public.since, "Run"',
+        "SELECT b.id, $$FROM run$$ AS x FROM batch b /* run */",
+        "SELECT run(b.id) AS since FROM batch b, LATERAL since(b.id)",
+    ],
+)
+def test_words_that_read_no_supplied_relation_are_no_finding(text: str) -> None:
     assert codes(text, "batch") == []
 
 
@@ -207,10 +276,19 @@ def test_a_limit_over_the_population_is_an_error_and_over_labels_a_warning(text:
     assert codes(text, sampling=True) == [("warning", "limit")]
 
 
+def test_a_limit_over_the_changes_is_an_error_and_over_the_features_a_warning() -> None:
+    assert codes("SELECT id FROM t, since WHERE at > since.at LIMIT 10", "since") == [("error", "limit")]
+    assert codes("SELECT b.id FROM batch b LIMIT 10", "batch") == [("warning", "limit")]
+    assert "Remove it, or pick rows per entity, in LATERAL" in only_message("SELECT b.id FROM batch b LIMIT 1", "batch")
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "SELECT id FROM (SELECT id FROM t LIMIT 10) x",
+        "SELECT t.id, x.p FROM t JOIN LATERAL (SELECT p FROM (SELECT p FROM o LIMIT 5) q WHERE q.p = t.p) x ON true",
+        "SELECT t.id, (SELECT avg(p) FROM (SELECT o.p FROM o JOIN u ON u.id = o.id LIMIT 5) q) FROM t",
+        "SELECT t.id, (WITH few AS (SELECT p FROM o LIMIT 5) SELECT avg(few.p) FROM few WHERE few.p > t.p) FROM t",
         "WITH x AS (SELECT id FROM t LIMIT 10) SELECT id FROM x",
         "SELECT id FROM t WHERE id IN (SELECT id FROM u LIMIT 10)",
         "SELECT id FROM t WHERE id = ANY (ARRAY(SELECT id FROM u LIMIT 10))",
@@ -231,6 +309,10 @@ def test_a_limit_further_in_is_a_warning(text: str) -> None:
         "SELECT id, ARRAY(SELECT p FROM o WHERE o.id = t.id ORDER BY at DESC LIMIT 5) FROM t",
         "SELECT id FROM t WHERE EXISTS (SELECT FROM o WHERE o.id = t.id LIMIT 1)",
         "SELECT t.id, o.p FROM t LEFT JOIN LATERAL (SELECT p FROM o WHERE o.id = t.id LIMIT 1) o ON true",
+        "SELECT t.id, l.m FROM t JOIN LATERAL"
+        " (SELECT avg(p) AS m FROM (SELECT o.p FROM o WHERE o.id = t.id ORDER BY o.at DESC LIMIT 5) q) l ON true",
+        "SELECT t.id, (SELECT avg(p) FROM (SELECT o.p FROM o WHERE o.id = t.id LIMIT 5) q) FROM t",
+        "SELECT t.id, (WITH f AS (SELECT o.p FROM o WHERE o.id = t.id LIMIT 5) SELECT avg(p) FROM f) FROM t",
     ],
 )
 def test_what_limits_nothing_or_picks_per_entity_is_no_finding(text: str) -> None:
@@ -255,6 +337,15 @@ def test_what_limits_nothing_or_picks_per_entity_is_no_finding(text: str) -> Non
         "'now'::timestamptz",
         "CAST('today' AS date)",
         "date 'yesterday'",
+        "transaction_timestamp()",
+        "timeofday()",
+        "current_time",
+        "localtime(0)",
+        "' NOW '::timestamp",
+        "'today 12:00'::timestamptz",
+        "'now'::text::timestamptz",
+        "timestamptz('now')",
+        "$$tomorrow$$::date",
         "age(b.born)",
         "(SELECT max(at) FROM o WHERE at > now())",
     ],
@@ -265,7 +356,7 @@ def test_reading_the_clock_is_a_warning_that_names_the_relation_to_read(expressi
     assert "Write batch.as_of instead" in found.message
 
 
-@pytest.mark.parametrize("expression", ["random()", "gen_random_uuid()", "nextval('s')"])
+@pytest.mark.parametrize("expression", ["random()", "gen_random_uuid()", "setseed(0.5)"])
 def test_chance_is_a_warning(expression: str) -> None:
     assert codes(f"SELECT b.id, {expression} AS x FROM batch b", "batch") == [("warning", "random")]
 
@@ -288,10 +379,75 @@ def test_a_sample_of_a_table_is_a_warning() -> None:
         "current_user",
         "to_char(b.as_of, 'now')",
         "$q$random()$q$",
+        "'known now'::text",
+        "'2026-01-01'::timestamptz",
+        "'epoch'::timestamptz",
+        "date('2026-01-01')",
+        "to_char(b.as_of, 'now')::date",
     ],
 )
 def test_words_that_do_not_read_the_clock_are_no_finding(expression: str) -> None:
     assert codes(f"SELECT b.id, {expression} AS x /* now() */ FROM batch b -- random()", "batch") == []
+
+
+# Functions that do something ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("nextval('s')", "nextval(), which moves a sequence"),
+        ("pg_catalog.setval('s', 1)", "setval(), which moves a sequence"),
+        ("set_config('search_path', 'x', false)", "set_config(), which changes a setting of the session"),
+        ("pg_sleep(1)", "pg_sleep(), which waits, and the run with it"),
+        ("pg_sleep_for('1 minute')", "pg_sleep_for(), which waits"),
+        ("pg_advisory_xact_lock(b.id)", "pg_advisory_xact_lock(), which takes or frees a lock"),
+        ("pg_advisory_unlock_all()", "pg_advisory_unlock_all(), which takes or frees a lock"),
+        ("PG_TRY_ADVISORY_LOCK(1)", "pg_try_advisory_lock(), which takes a lock"),
+        ("pg_terminate_backend(1)", "ends another session"),
+        ("pg_notify('c', 'x')", "sends a notification"),
+        ("lo_import('/etc/passwd')", "creates a large object"),
+        ("lo_export(1, '/tmp/x')", "writes a file on the server"),
+        ("dblink_exec('host=x', 'DELETE FROM t')", "runs a statement in another database"),
+        ("extensions.dblink_connect('host=x')", "opens a connection to another database"),
+        ("pg_reload_conf()", "makes the server read its settings again"),
+        ("pg_stat_reset()", "clears statistics of the server"),
+        ("pg_create_restore_point('x')", "creates something on the server"),
+        ("(SELECT max(nextval('s')) FROM o WHERE o.id = b.id)", "moves a sequence"),
+    ],
+)
+def test_a_function_that_does_something_is_refused_wherever_it_stands(expression: str, words: str) -> None:
+    text = f"WITH a AS (SELECT b.id, {expression} AS x FROM batch b)\nSELECT id FROM a"
+    (found,) = findings(text, "batch")
+    assert (found.severity, found.code) == (Severity.ERROR, "effect")
+    assert words in found.message
+    assert found.message.startswith("query.sql line 1: calls ")
+    assert found.message.endswith("Remove it; a query only reads")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "'nextval(1)'",
+        "shop.nextval('s')",
+        "nextvalue(b.id)",
+        "b.pg_sleep",
+        "pg_size_pretty(b.id)",
+        "$$pg_advisory_lock(1)$$",
+        "lower(b.set_config)",
+        "b.\"nextval('s')\"",
+        "current_setting('TimeZone')",
+        "shop.lo_put(b.id)",
+    ],
+)
+def test_words_that_do_nothing_are_no_finding(expression: str) -> None:
+    assert codes(f"SELECT b.id, {expression} AS x /* nextval('s') */ FROM batch b -- pg_sleep(1)", "batch") == []
+
+
+def test_a_text_that_another_database_runs_is_a_warning() -> None:
+    text = "SELECT b.id, d.x FROM batch b JOIN dblink('host=x', 'SELECT 1, now()') AS d(id int, x int) USING (id)"
+    assert codes(text, "batch") == [("warning", "elsewhere")]
+    assert codes("SELECT b.id, 'dblink(1)' AS dblink FROM batch b, shop.dblink", "batch") == []
 
 
 # Tables -------------------------------------------------------------------------------------------------------------
@@ -404,6 +560,27 @@ def test_one_condition_is_an_expression(text: str) -> None:
 )
 def test_what_would_leave_its_parentheses_is_no_expression(text: str) -> None:
     assert expression_problem(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id IN (SELECT id FROM t FOR UPDATE)", "locks rows"),
+        ("nextval('s') > 0", "moves a sequence"),
+        ("at > $1", "There are no parameters; write the value"),
+        ("at > (SELECT as_of FROM run)", "reads the relation run, which it is not given. Remove it"),
+        pytest.param("a" + "||1" * 3_000, "nested too deeply", id="deep"),
+    ],
+)
+def test_a_condition_only_reads_what_it_names(text: str, words: str) -> None:
+    assert words in (expression_problem(text) or "")
+
+
+def test_a_condition_that_reads_the_clock_is_a_warning() -> None:
+    (found,) = judge_condition("at > now() - interval '1 day'")
+    assert (found.severity, found.code) == (Severity.WARNING, "clock")
+    assert "Leave time to watermark, warn_after and fail_after" in found.sentence
+    assert judge_condition("note <> 'now()' AND at > '2026-01-01' -- now()") == []
 
 
 # Anything -----------------------------------------------------------------------------------------------------------
