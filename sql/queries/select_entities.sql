@@ -1,15 +1,16 @@
 -- Select the entities that an incremental run scores, and a random sample of those that it skips.
 -- Fragments: as in summarise_population, and keys_read, seed (integer literal), sample_every (integer literal).
 -- A sampled entity is scored again at its own as_of and must agree with what is served.
+-- Queries of users see the CTEs before them: none has a name that a table of theirs would have.
 -- Grain: one row per entity; why is new, changed, due or sampled.
-WITH run(as_of) AS (SELECT {as_of}),
-since(at) AS (SELECT {since_at}),
-population AS (SELECT {entity_keys} FROM (
+WITH run(as_of) AS NOT MATERIALIZED (SELECT {as_of}),
+since(at) AS NOT MATERIALIZED (SELECT {since_at}),
+prescore_population AS (SELECT {entity_keys} FROM (
 {entity_query}
 ) AS entities),
-served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
+prescore_served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
            WHERE {served_where}),
-changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
+prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 {changes_query}
 ) AS changes),
 judged AS (
@@ -19,9 +20,9 @@ judged AS (
                 WHEN s.was_rejected OR s.as_of <= {due_before} THEN 'due'
                 WHEN mod(hash_record_extended(ROW({keys_of_p}), {seed}), {sample_every}) = 0 THEN 'sampled'
            END AS why
-    FROM population AS p
-    LEFT JOIN served AS s USING ({key_names})
-    LEFT JOIN changed AS c USING ({key_names})
+    FROM prescore_population AS p
+    LEFT JOIN prescore_served AS s USING ({key_names})
+    LEFT JOIN prescore_changed AS c USING ({key_names})
 )
 SELECT {keys_read}, CASE WHEN why = 'sampled' THEN served_as_of ELSE {as_of} END AS as_of, why
 FROM judged

@@ -2,15 +2,16 @@
 -- Fragments: as_of, since_at, due_before (instant literals), entity_keys, entity_query, storage (table), served_keys,
 -- served_where, changed_keys, changes_query, keys_of_p, key_names, key_missing.
 -- The checksum is a sum of 64-bit hashes, not an XOR: pairs of duplicates would cancel.
+-- Queries of users see the CTEs before them: none has a name that a table of theirs would have.
 -- Grain: one row.
-WITH run(as_of) AS (SELECT {as_of}),
-since(at) AS (SELECT {since_at}),
-population AS (SELECT {entity_keys} FROM (
+WITH run(as_of) AS NOT MATERIALIZED (SELECT {as_of}),
+since(at) AS NOT MATERIALIZED (SELECT {since_at}),
+prescore_population AS (SELECT {entity_keys} FROM (
 {entity_query}
 ) AS entities),
-served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
+prescore_served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
            WHERE {served_where}),
-changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
+prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 {changes_query}
 ) AS changes)
 SELECT count(*) AS population,
@@ -23,8 +24,8 @@ SELECT count(*) AS population,
        count(*) FILTER (WHERE s.as_of IS NOT NULL AND c.is_changed) AS changed,
        count(*) FILTER (WHERE s.as_of IS NOT NULL AND c.is_changed IS NULL
                           AND (s.was_rejected OR s.as_of <= {due_before})) AS due,
-       (SELECT count(*) FROM served) - count(s.as_of) AS gone,
-       (SELECT count(*) FROM served) AS served
-FROM population AS p
-LEFT JOIN served AS s USING ({key_names})
-LEFT JOIN changed AS c USING ({key_names})
+       (SELECT count(*) FROM prescore_served) - count(s.as_of) AS gone,
+       (SELECT count(*) FROM prescore_served) AS served
+FROM prescore_population AS p
+LEFT JOIN prescore_served AS s USING ({key_names})
+LEFT JOIN prescore_changed AS c USING ({key_names})
