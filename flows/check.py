@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from tasks import inspection, population, publishing, registry, usersql
+import sqlalchemy as sa
+
+from tasks import inspection, population, publishing, registry
 from tasks import pipeline as pipelines
 from tasks.database import clock, connect, resolve_url
 from tasks.errors import PrescoreError
-from tasks.features import describe, describe_changes
+from tasks.features import FeatureContract, describe, describe_changes, describe_labels
 from tasks.pipeline import Pipeline
 from tasks.settings import Settings
 from tasks.transport import open_reading_session
@@ -46,51 +49,66 @@ def _check(settings: Settings, url: str, name: str) -> CheckReport:
         pipeline = pipelines.find_pipeline(settings, name)
     except PrescoreError as error:
         return replace(report, errors=(str(error),))
-    refused = tuple(_refused_queries(pipeline))
-    report = replace(report, errors=refused, warnings=tuple(pipeline.warnings))
-    if refused:
-        return report
+    report = replace(report, warnings=tuple(pipeline.warnings))
     try:
         return _against_database(url, pipeline, report)
     except PrescoreError as error:
         return replace(report, errors=(*report.errors, str(error)))
 
 
-def _refused_queries(pipeline: Pipeline) -> list[str]:
-    queries = [(pipeline.entity.query, "run"), (pipeline.features.query, "batch")]
-    if pipeline.features.changes is not None:
-        queries.append((pipeline.features.changes, "since"))
-    return [
-        f"{pipeline.name}/{found.message}"
-        for query, supplied in queries
-        for found in usersql.judge(query, supplied)
-        if found.severity == "error"
-    ]
-
-
 def _against_database(url: str, pipeline: Pipeline, report: CheckReport) -> CheckReport:
     with connect(url, "prescore check") as connection:
         contract = describe(connection, pipeline)
-        describe_changes(connection, pipeline)
+        refused = tuple(_refused(connection, pipeline, contract))
         served = publishing.served(connection, pipeline.name)
         model = registry.current_alias(connection, pipeline.model.name, pipeline.model.alias)
         now = clock(connection)
         connection.rollback()
+    if refused:
+        return replace(report, errors=refused)
     with open_reading_session(url) as session:
         errors, warnings = inspection.inspect(session, pipeline, contract, now)
+        report = replace(report, errors=tuple(errors), warnings=(*report.warnings, *warnings))
         version = -1 if model is None else model.version
         because = population.why_full(pipeline, served, version, asked=False)
-        selection = population.summarise(session, pipeline, contract.key, now, served, because)
-    if model is None:
-        warnings.append(
-            f"model {pipeline.model.name} has no {pipeline.model.alias} yet. Run `prescore train {pipeline.name}`, or register one"
-        )
+        try:
+            selection = population.summarise(session, pipeline, contract.key, now, served, because)
+        except PrescoreError as error:
+            return replace(report, errors=(*report.errors, str(error)))
     return replace(
         report,
-        errors=(*report.errors, *errors),
-        warnings=(*report.warnings, *warnings),
+        errors=(*report.errors, *_null_keys(pipeline, selection)),
+        warnings=(*report.warnings, *_no_model(pipeline, model)),
         would=_would(selection, now),
     )
+
+
+def _refused(connection: sa.Connection, pipeline: Pipeline, contract: FeatureContract) -> Iterator[str]:
+    """Yield what is wrong with the columns of the queries beside the features."""
+    try:
+        describe_changes(connection, pipeline)
+    except PrescoreError as error:
+        yield str(error)
+    try:
+        describe_labels(connection, pipeline, contract.key)
+    except PrescoreError as error:
+        yield str(error)
+
+
+def _null_keys(pipeline: Pipeline, selection: population.Selection) -> Iterator[str]:
+    if selection.null_keys:
+        yield (
+            f"{pipeline.name}/{pipeline.entity.query.origin}: {selection.null_keys:,} rows have a NULL in their key, so that "
+            "a run would be held. Leave them out with WHERE ... IS NOT NULL"
+        )
+
+
+def _no_model(pipeline: Pipeline, model: registry.ModelVersion | None) -> Iterator[str]:
+    if model is None:
+        yield (
+            f"model {pipeline.model.name} has no {pipeline.model.alias} yet. Run `prescore train {pipeline.name}`, or "
+            "register one"
+        )
 
 
 def _would(selection: population.Selection, now: datetime) -> dict[str, Any]:

@@ -7,7 +7,7 @@ this table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.errors import PrescoreError
+from tasks.usersql.naming import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,23 +85,38 @@ _CASTS = {
 }
 
 
-def cast_of(expression: str, postgres_type: str) -> str:
-    """Return what to write instead of an expression of a type that is not in the type table."""
-    pattern = _CASTS.get(postgres_type)
-    if pattern is None and postgres_type.endswith("[]"):
-        pattern = "{column}[1]"
-    return (pattern or "{column}::text").format(column=expression)
+#: What to write instead of a type that cannot be a key.
+_KEY_CASTS = {
+    "numeric": "{column}::bigint",
+    "double precision": "{column}::bigint",
+    "real": "{column}::bigint",
+    "boolean": "{column}::integer",
+}
+
+
+def cast_of(expression: str, postgres_type: str, *, key: bool = False) -> str:
+    """Return what to write instead of an expression of a type that is not in the type table, or cannot be a key."""
+    if postgres_type.endswith("[]"):
+        element = postgres_type.removesuffix("[]")
+        pattern = "{column}" if element in TYPES or element in _AS_TEXT else _CASTS.get(element, "{column}::text")
+        return pattern.format(column=f"{expression}[1]")
+    casts = {**_CASTS, **_KEY_CASTS} if key else _CASTS
+    return casts.get(postgres_type, "{column}::text").format(column=expression)
 
 
 class TypeNotSupported(PrescoreError):
-    """A column has a type that is not in the type table."""
+    """Columns have types that are not in the type table; ``refused`` holds their names and types."""
 
-    def __init__(self, column: str, postgres_type: str, origin: str, use: str) -> None:
-        self.column, self.postgres_type = column, postgres_type
-        cast = cast_of(column, postgres_type)
+    def __init__(self, refused: Sequence[tuple[str, str]], origin: str, use: str) -> None:
+        self.refused = tuple(refused)
+        self.column, self.postgres_type = self.refused[0]
+        found = "; ".join(f"column {name} is of type {kind}, which cannot be {use}" for name, kind in self.refused)
+        write = ", ".join(
+            f"{cast_of(written(name), kind, key=use == 'a key')} AS {written(name)}" for name, kind in self.refused
+        )
         super().__init__(
-            f"{origin}: column {column} is of type {postgres_type}, which cannot be {use}. Nothing was scored. "
-            f"Write {cast} AS {column}, or another expression of a type in the README's type table."
+            f"{origin}: {found}. Nothing was scored. Write {write}, or another expression of a type in the README's "
+            "type table."
         )
 
 
@@ -181,15 +197,46 @@ def feature_column(name: str, postgres_type: str, typtype: str, origin: str) -> 
     """
     found = canonical(postgres_type, typtype)
     if found not in TYPES or TYPES[found].kind is None:
-        raise TypeNotSupported(name, found, origin, "a feature")
+        raise TypeNotSupported([(name, found)], origin, "a feature")
     return Column(name=name, postgres_type=found)
+
+
+def feature_columns(described: Sequence[tuple[str, str, str]], origin: str) -> tuple[Column, ...]:
+    """Return the columns of features, described by name, type and ``typtype``.
+
+    Raises
+    ------
+    TypeNotSupported
+        Naming every column whose type is not in the table, with the casts to write.
+    """
+    return _supported(described, origin, "a feature", feature_column)
+
+
+def key_columns(described: Sequence[tuple[str, str, str]], origin: str) -> tuple[Column, ...]:
+    """Return the columns of a key, described by name, type and ``typtype``; raises as :func:`feature_columns` does."""
+    return _supported(described, origin, "a key", key_column)
+
+
+def _supported(
+    described: Sequence[tuple[str, str, str]], origin: str, use: str, column: Callable[[str, str, str, str], Column]
+) -> tuple[Column, ...]:
+    columns: list[Column] = []
+    refused: list[tuple[str, str]] = []
+    for name, postgres_type, typtype in described:
+        try:
+            columns.append(column(name, postgres_type, typtype, origin))
+        except TypeNotSupported as error:
+            refused += error.refused
+    if refused:
+        raise TypeNotSupported(refused, origin, use)
+    return tuple(columns)
 
 
 def key_column(name: str, postgres_type: str, typtype: str, origin: str) -> Column:
     """Return the column of a key: smallint, integer, bigint, text, uuid or date."""
     found = canonical(postgres_type, typtype)
     if found not in TYPES or not TYPES[found].key:
-        raise TypeNotSupported(name, found, origin, "a key")
+        raise TypeNotSupported([(name, found)], origin, "a key")
     return Column(name=name, postgres_type=found)
 
 

@@ -13,13 +13,16 @@ from datetime import datetime
 import pyarrow as pa
 import sqlalchemy as sa
 
-from tasks.columns import Column, array_literal, feature_column, key_arrays, key_column, schema_of, whole
+from tasks import columns
+from tasks.columns import Column, array_literal, key_arrays, schema_of, whole
 from tasks.database import connect, literal, load_query, quote, raw_execute
 from tasks.errors import PrescoreError
 from tasks.pipeline import Pipeline, UserQuery
 from tasks.transport import Session, open_reading_session, scrub
 
 AS_OF = Column(name="as_of", postgres_type="timestamp with time zone")
+#: The column of labels.sql that a model learns; it may be absent.
+LABEL = "label"
 
 # How many keys travel in one query: 200,000 literal keys take 0.27 s to parse and bind.
 KEYS_PER_QUERY = 200_000
@@ -54,6 +57,11 @@ class _Described:
     postgres_type: str
     typtype: str
 
+    @property
+    def typed(self) -> tuple[str, str, str]:
+        """Name, type and kind of type."""
+        return self.name, self.postgres_type, self.typtype
+
 
 def feature_columns(url: str, pipeline: Pipeline) -> FeatureContract:
     """Describe the entity and feature queries of a pipeline; no row is read.
@@ -75,11 +83,8 @@ def describe(connection: sa.Connection, pipeline: Pipeline) -> FeatureContract:
     statement = load_query("describe_features", {"as_of": literal(_EPOCH), "key_nulls": nulls, "query": query.text})
     found = _describe(connection, statement, query)
     _require_names(query, found, [column.name for column in key] + [AS_OF.name])
-    features = tuple(
-        feature_column(column.name, column.postgres_type, column.typtype, query.origin)
-        for column in found
-        if column.name not in {*(k.name for k in key), AS_OF.name}
-    )
+    identity = {*(column.name for column in key), AS_OF.name}
+    features = columns.feature_columns([column.typed for column in found if column.name not in identity], query.origin)
     if not features:
         raise QueryRefused(query.origin, "it returns no feature beside key and as_of", "Select at least one feature.")
     return FeatureContract(key=key, features=features)
@@ -92,10 +97,7 @@ def describe_key(connection: sa.Connection, pipeline: Pipeline) -> tuple[Column,
     found = _describe(connection, statement, query)
     _require_names(query, found, list(pipeline.entity.key))
     by_name = {column.name: column for column in found}
-    return tuple(
-        key_column(name, by_name[name].postgres_type, by_name[name].typtype, query.origin)
-        for name in pipeline.entity.key
-    )
+    return columns.key_columns([by_name[name].typed for name in pipeline.entity.key], query.origin)
 
 
 def describe_changes(connection: sa.Connection, pipeline: Pipeline) -> None:
@@ -105,6 +107,18 @@ def describe_changes(connection: sa.Connection, pipeline: Pipeline) -> None:
         return
     statement = load_query("describe_changes", {"as_of": literal(_EPOCH), "query": query.text})
     _require_names(query, _describe(connection, statement, query), list(pipeline.entity.key))
+
+
+def describe_labels(connection: sa.Connection, pipeline: Pipeline, key: Sequence[Column]) -> Column | None:
+    """Refuse a labels query that does not return key and as_of; return its label column, None without one."""
+    query = None if pipeline.training is None else pipeline.training.labels
+    if query is None:
+        return None
+    statement = load_query("describe_entities", {"as_of": literal(_EPOCH), "query": query.text})
+    found = _describe(connection, statement, query)
+    _require_names(query, found, [*(column.name for column in key), AS_OF.name])
+    label = columns.feature_columns([column.typed for column in found if column.name == LABEL], query.origin)
+    return label[0] if label else None
 
 
 def key_list(key: Sequence[Column], relation: str) -> str:
@@ -161,17 +175,12 @@ def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
         raise QueryRefused(f"{pipeline.name}/pipeline.toml", "[training] labels is not declared", "Name a labels.sql.")
     with connect(url, "prescore train") as connection:
         contract = describe(connection, pipeline)
-        statement = load_query("describe_entities", {"as_of": literal(_EPOCH), "query": labels.text})
-        found = _describe(connection, statement, labels)
-    _require_names(labels, found, [column.name for column in contract.key] + [AS_OF.name])
-    label = next(
-        (feature_column(c.name, c.postgres_type, c.typtype, labels.origin) for c in found if c.name == "label"), None
-    )
-    columns = [f"{c.read(f'labels.{quote(c.name)}::{c.postgres_type}')} AS {quote(c.name)}" for c in contract.key]
-    columns.append("labels.as_of::timestamptz AS as_of")
+        label = describe_labels(connection, pipeline, contract.key)
+    read = [f"{c.read(f'labels.{quote(c.name)}::{c.postgres_type}')} AS {quote(c.name)}" for c in contract.key]
+    read.append("labels.as_of::timestamptz AS as_of")
     if label is not None:
-        columns.append(f"{label.read('labels.label')} AS label")
-    fragments = {"as_of": literal(as_of), "label_columns": ", ".join(columns), "label_query": labels.text}
+        read.append(f"{label.read('labels.label')} AS label")
+    fragments = {"as_of": literal(as_of), "label_columns": ", ".join(read), "label_query": labels.text}
     identity = [*(column.name for column in contract.key), AS_OF.name]
     with open_reading_session(url) as session:
         known = session.table(load_query("read_labels", fragments), labels.origin)

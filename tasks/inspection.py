@@ -2,161 +2,244 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 
+from tasks import plans
+from tasks.columns import whole
 from tasks.database import literal, load_query, quote
-from tasks.features import AS_OF, FeatureContract, read_keys_sql
-from tasks.pipeline import Pipeline
+from tasks.errors import PrescoreError
+from tasks.features import AS_OF, FeatureContract, key_list, read_keys_sql
+from tasks.pipeline import Pipeline, Source, UserQuery
+from tasks.plans import WholeRead
 from tasks.population import population_keys
-from tasks.transport import Session, StatementFailed
+from tasks.transport import Session
 
 # Entities that are probed at two instants; a year apart, so that windows and histories differ.
 PROBED = 20
 APART = timedelta(days=365)
+# How far back the planner is asked for changes: about as far as an incremental run looks.
+RECENT = timedelta(hours=1)
 
 
 def inspect(
     session: Session, pipeline: Pipeline, contract: FeatureContract, now: datetime
 ) -> tuple[list[str], list[str]]:
-    """Return errors and warnings: the contract of the feature query, changes.sql, the sources, what the role may see."""
-    errors: list[str] = []
-    warnings: list[str] = []
-    _probe_features(session, pipeline, contract, now, errors, warnings)
-    _compare_tables(session, pipeline, contract, now, warnings)
-    _look_at_sources(session, pipeline, errors)
-    if not session.table(load_query("sees_transactions")).column(0)[0].as_py():
-        warnings.append(
-            "this role may not see when other transactions started, so that rows they commit late can be missed by incremental "
-            "runs. GRANT pg_read_all_stats to it, or declare late_by in [[source]]"
-        )
-    return errors, warnings
-
-
-def _probe_features(
-    session: Session,
-    pipeline: Pipeline,
-    contract: FeatureContract,
-    now: datetime,
-    errors: list[str],
-    warnings: list[str],
-) -> None:
-    """One row per (key, as_of) of batch, and features that know no future."""
-    origin = f"{pipeline.name}/{pipeline.features.query.origin}"
-    limited = load_query(
-        "limit_rows", {"query": population_keys(session, pipeline, contract.key, now), "rows": literal(PROBED)}
-    )
-    keys = session.table(limited, pipeline.entity.query.origin)
-    if not keys.num_rows:
-        warnings.append(f"{pipeline.name}/{pipeline.entity.query.origin}: the population is empty now")
-        return
-    batch = pa.concat_tables([_at(keys, now), _at(keys, now - APART)])
-    found = session.table(read_keys_sql(pipeline, contract, batch), origin)
-    identity = [column.name for column in (*contract.key, AS_OF)]
-    distinct = found.group_by(identity).aggregate([]).num_rows
-    if distinct < found.num_rows:
-        errors.append(
-            f"{origin}: it returned {found.num_rows} rows for {distinct} (key, as_of) of batch; it must return exactly one each. "
-            "Aggregate, or restrict the join that multiplies rows"
-        )
-    known = batch.select(identity).join(found.select(identity), identity, join_type="left anti")
-    strangers = found.select(identity).join(batch.select(identity), identity, join_type="left anti")
-    if strangers.num_rows:
-        errors.append(
-            f"{origin}: it returned {strangers.num_rows} rows for a (key, as_of) that is not in batch. Join batch on the key and "
-            "return b.as_of as it is"
-        )
-    elif known.num_rows:
-        warnings.append(
-            f"{origin}: {known.num_rows} of {batch.num_rows} probed (key, as_of) have no row; such entities are rejected as "
-            "no_features. Use LEFT JOIN where an entity may have no events"
-        )
-    _compare_instants(pipeline, contract, found, now, origin, warnings)
-
-
-def _compare_instants(
-    pipeline: Pipeline, contract: FeatureContract, found: pa.Table, now: datetime, origin: str, warnings: list[str]
-) -> None:
-    if pipeline.features.time_invariant:
-        return
-    instants = found.column(AS_OF.name).to_pylist()
-    names = [column.name for column in contract.features]
-    keys = [column.name for column in contract.key]
-    rows = found.select([*keys, *names]).to_pylist()
-    at_now = {repr(row) for row, instant in zip(rows, instants, strict=True) if instant == now}
-    before = {repr(row) for row, instant in zip(rows, instants, strict=True) if instant != now}
-    if at_now and at_now == before:
-        warnings.append(
-            f"{origin}: {len(at_now)} probed entities have the same features a year earlier. Restrict every source to rows known "
-            "before b.as_of, or training sees the future; declare time_invariant = true if they really do not depend on time"
-        )
-
-
-def _compare_tables(
-    session: Session, pipeline: Pipeline, contract: FeatureContract, now: datetime, warnings: list[str]
-) -> None:
-    """Warn about tables that the features read and changes.sql does not name: their changes go unnoticed."""
-    if pipeline.features.changes is None:
-        return
-    nobody = session.table(
-        load_query("limit_rows", {"query": population_keys(session, pipeline, contract.key, now), "rows": literal(1)})
-    )
-    if not nobody.num_rows:
-        return
-    features = _tables(session, read_keys_sql(pipeline, contract, _at(nobody, now)))
-    changes = _tables(
-        session, load_query("describe_changes", {"as_of": literal(now), "query": pipeline.features.changes.text})
-    )
-    for table in sorted(features - changes):
-        warnings.append(
-            f"{pipeline.name}/{pipeline.features.changes.origin}: {table} is read by {pipeline.features.query.origin} and not "
-            "named here; its changes are noticed by full runs only"
-        )
-
-
-def _tables(session: Session, statement: str) -> set[str]:
-    """Return the tables that a statement reads, views seen through, as the planner names them."""
-    try:
-        explained = session.table(load_query("explain_statement", {"statement": statement}), copy=False)
-        plan = explained.column(0)[0].as_py()
-    except StatementFailed:
-        return set()
-    found: set[str] = set()
-    _collect(json.loads(plan), found)
-    return found
-
-
-def _collect(node: Any, found: set[str]) -> None:
-    if isinstance(node, dict):
-        if "Relation Name" in node:
-            found.add(f"{node.get('Schema', 'public')}.{node['Relation Name']}")
-        for value in node.values():
-            _collect(value, found)
-    elif isinstance(node, list):
-        for value in node:
-            _collect(value, found)
-
-
-def _look_at_sources(session: Session, pipeline: Pipeline, errors: list[str]) -> None:
+    """Return errors and warnings: what the queries return, which tables they read and how, the sources, the role."""
+    look = _Look(session=session, pipeline=pipeline, contract=contract, now=now)
+    with look.apart():
+        look.at_entities()
+    with look.apart():
+        look.at_features()
+    with look.apart():
+        look.at_plans()
     for source in pipeline.sources:
+        with look.apart():
+            look.at_source(source)
+    look.at_rights()
+    return look.errors, look.warnings
+
+
+@dataclass(kw_only=True)
+class _Look:
+    """One look at a pipeline's data, with what it finds."""
+
+    session: Session
+    pipeline: Pipeline
+    contract: FeatureContract
+    now: datetime
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    #: Keys of some entities, each once; no rows when there is nobody.
+    keys: pa.Table | None = None
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Let what fails within be an error of its own: what comes after it is looked at too."""
+        self.session.execute("SAVEPOINT look")
+        try:
+            yield
+        except PrescoreError as error:
+            self.session.execute("ROLLBACK TO SAVEPOINT look")
+            self.errors.append(str(error))
+
+    def place(self, query: UserQuery) -> str:
+        """Return pipeline and file of a query."""
+        return f"{self.pipeline.name}/{query.origin}"
+
+    @property
+    def identity(self) -> list[str]:
+        """Names of the columns that say which row it is: key and as_of."""
+        return [column.name for column in (*self.contract.key, AS_OF)]
+
+    # Who ---------------------------------------------------------------------------------------------------------
+
+    def at_entities(self) -> None:
+        """Each entity once, by a key without NULL."""
+        place = self.place(self.pipeline.entity.query)
+        everybody = population_keys(self.session, self.pipeline, self.contract.key, self.now)
+        names = ", ".join(quote(column.name) for column in self.contract.key)
+        twice = self.session.table(load_query("list_duplicates", {"query": everybody, "key_names": names}), place)
+        if twice.num_rows:
+            count = twice.column("entities")[0].as_py()
+            self.errors.append(
+                f"{place}: it returns {count:,} {_entities(count)} more than once; it must return each key once. Use "
+                "DISTINCT, or read the table that has one row for each entity"
+            )
+        limited = load_query("limit_rows", {"query": everybody, "rows": literal(PROBED)})
+        found = self.session.table(limited, place)
+        if not found.num_rows:
+            self.warnings.append(f"{place}: the population is empty now; what depends on its rows was not looked at")
+        self.keys = found.group_by(found.column_names).aggregate([]).drop_null()
+
+    # What --------------------------------------------------------------------------------------------------------
+
+    def at_features(self) -> None:
+        """One row per (key, as_of) of batch, and features that know no future."""
+        if self.keys is None or not self.keys.num_rows:
+            return
+        asked_now, asked_before = (_at(self.keys, instant) for instant in (self.now, self.now - APART))
+        batch = pa.concat_tables([asked_now, asked_before])
+        found = self._features_of(batch)
+        self._count_rows(batch, found)
+        missing = self._without(asked_now, found)
+        if missing:
+            self.warnings.append(
+                f"{self.place(self.pipeline.features.query)}: {missing} of {asked_now.num_rows} probed entities have no row "
+                "at the clock's now; such entities are rejected as no_features. Use LEFT JOIN where an entity may have no "
+                "events"
+            )
+        if missing or self._without(asked_before, found):
+            self._ask_apart(found, asked_now, asked_before)
+        self._compare_instants(found)
+
+    def _features_of(self, batch: pa.Table) -> pa.Table:
+        query = self.pipeline.features.query
+        return self.session.table(read_keys_sql(self.pipeline, self.contract, batch), self.place(query))
+
+    def _without(self, batch: pa.Table, found: pa.Table) -> int:
+        """Return how many rows of batch have no row of features."""
+        identity = self.identity
+        return int(batch.select(identity).join(found.select(identity), identity, join_type="left anti").num_rows)
+
+    def _count_rows(self, batch: pa.Table, found: pa.Table) -> None:
+        place = self.place(self.pipeline.features.query)
+        distinct = found.group_by(self.identity).aggregate([]).num_rows
+        strangers = self._without(found, batch)
+        if distinct < found.num_rows:
+            self.errors.append(
+                f"{place}: it returned {found.num_rows} rows for {distinct} (key, as_of) of batch; it must return exactly "
+                "one each. Aggregate, or restrict the join that multiplies rows"
+            )
+        if strangers:
+            self.errors.append(
+                f"{place}: it returned {strangers} rows for a (key, as_of) that is not in batch. Join batch on the key and "
+                "return b.as_of as it is"
+            )
+
+    def _ask_apart(self, together: pa.Table, *batches: pa.Table) -> None:
+        """Tell an entity that was not there yet from a query that merges the instants of an entity."""
+        alone = pa.concat_tables([self._features_of(batch) for batch in batches])
+        lost = self._without(alone.group_by(self.identity).aggregate([]), together)
+        if lost:
+            self.errors.append(
+                f"{self.place(self.pipeline.features.query)}: {lost} (key, as_of) have a row when they are asked alone, and "
+                "none beside the same key at another as_of, as training asks. Return a row for each (key, as_of) of batch: "
+                "GROUP BY and PARTITION BY need b.as_of beside the key"
+            )
+
+    def _compare_instants(self, found: pa.Table) -> None:
+        if self.pipeline.features.time_invariant:
+            return
+        instants = found.column(AS_OF.name).to_pylist()
+        rows = found.drop_columns([AS_OF.name]).to_pylist()
+        at_now = {repr(row) for row, instant in zip(rows, instants, strict=True) if instant == self.now}
+        before = {repr(row) for row, instant in zip(rows, instants, strict=True) if instant != self.now}
+        if at_now and at_now == before:
+            self.warnings.append(
+                f"{self.place(self.pipeline.features.query)}: {len(at_now)} probed entities have the same features a year "
+                "earlier. Restrict every source to rows known before b.as_of, or training sees the future; declare "
+                "time_invariant = true if they really do not depend on time"
+            )
+
+    # From where --------------------------------------------------------------------------------------------------
+
+    def at_plans(self) -> None:
+        """Tables that the features read and changes.sql does not name; large tables that are read whole."""
+        features, changes = self.pipeline.features.query, self.pipeline.features.changes
+        seen: set[str] = set()
+        if self.keys is not None and self.keys.num_rows:
+            one = read_keys_sql(self.pipeline, self.contract, _at(self.keys.slice(0, 1), self.now))
+            plan = plans.explain(self.session, one, self.place(features))
+            seen = plan.tables
+            for read in plans.read_whole_for_keys(plan):
+                self.warnings.append(
+                    f"{self.place(features)}: {_read_whole(read)} for the features of a single entity: no index begins with "
+                    f"{' or '.join(read.columns)}, and an incremental run costs as much as a full one. {read.remedy}"
+                )
+        if changes is None:
+            return
+        fragments = {
+            "since_at": literal(self.now - RECENT),
+            "changed_keys": key_list(self.contract.key, "changes"),
+            "changes_query": changes.text,
+        }
+        plan = plans.explain(self.session, load_query("read_changes", fragments), self.place(changes))
+        for table in sorted(seen - plan.tables):
+            self.warnings.append(
+                f"{self.place(changes)}: {table} is read by {features.origin} and not named here; its changes are noticed "
+                "by full runs only. Add a SELECT of the keys whose rows of it changed"
+            )
+        for read in plans.read_whole_for_times(plan):
+            missing = (
+                f"no index begins with {' or '.join(read.columns)}. {read.remedy}"
+                if read.columns
+                else "it compares an expression with since.at, which no index on a column answers. Compare the column "
+                "itself, or index the expression"
+            )
+            self.warnings.append(
+                f"{self.place(changes)}: {_read_whole(read)} in each incremental run, to find what changed: {missing}"
+            )
+
+    def at_source(self, source: Source) -> None:
+        """A table with the declared watermark, which is a time, and a filter that PostgreSQL can answer."""
         relation = ".".join(quote(part) for part in source.name.split("."))
         fragments = {"relation": literal(relation), "attribute": literal(source.watermark)}
-        found = session.table(load_query("describe_watermark", fragments)).to_pylist()
-        place = f"{pipeline.name}/pipeline.toml [[source]] {source.name}"
+        found = self.session.table(load_query("describe_watermark", fragments)).to_pylist()
+        place = f"{self.pipeline.name}/pipeline.toml [[source]] {source.name}"
         if not found:
-            errors.append(
+            self.errors.append(
                 f"{place}: there is no table {source.name} with a column {source.watermark}. Correct name or watermark"
             )
-            continue
+            return
         if found[0]["type"] == "timestamp without time zone" and source.zone is None:
-            errors.append(f'{place}: {source.watermark} has no time zone. Declare zone, for example zone = "UTC"')
+            self.errors.append(f'{place}: {source.watermark} has no time zone. Declare zone, for example zone = "UTC"')
         elif not found[0]["type"].startswith(("timestamp", "date")):
-            errors.append(
+            self.errors.append(
                 f"{place}: {source.watermark} is {found[0]['type']}, which is no time. Name a timestamptz column"
             )
+        condition = load_query("filter_source", {"source": relation, "condition": source.filter or "true"})
+        self.session.table(condition, f"{place}.filter" if source.filter else place)
+
+    def at_rights(self) -> None:
+        """What the role may see of others."""
+        if not whole(self.session.table(load_query("sees_transactions")), "sees")[0].as_py():
+            self.warnings.append(
+                "this role may not see when other transactions started, so that rows they commit late can be missed by "
+                "incremental runs. GRANT pg_read_all_stats to it, or declare late_by in [[source]]"
+            )
+
+
+def _read_whole(read: WholeRead) -> str:
+    return f"PostgreSQL reads all of {read.relation.shown} ({read.relation.bytes / 2**20:,.0f} MB)"
+
+
+def _entities(count: int) -> str:
+    return "entity" if count == 1 else "entities"
 
 
 def _at(keys: pa.Table, instant: datetime) -> pa.Table:

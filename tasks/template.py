@@ -14,7 +14,6 @@ from pathlib import Path
 from string import Template
 
 import sqlalchemy as sa
-from pglast.keywords import RESERVED_KEYWORDS, TYPE_FUNC_NAME_KEYWORDS
 
 from tasks.columns import TYPES, canonical, cast_of
 from tasks.database import quote, rows
@@ -22,6 +21,7 @@ from tasks.errors import PipelineExists, UsageError
 from tasks.features import AS_OF
 from tasks.fields import name_problem
 from tasks.pipeline import load_pipeline
+from tasks.usersql.naming import written
 
 #: Every file of a new folder, in the order in which a reader wants them.
 FILES = ("pipeline.toml", "features.sql", "changes.sql", "labels.sql", "model.py")
@@ -29,7 +29,6 @@ FILES = ("pipeline.toml", "features.sql", "changes.sql", "labels.sql", "model.py
 #: Names by which a table often says when a row was written.
 _WATERMARKS = ("updated_at", "modified_at", "changed_at", "loaded_at", "last_updated", "last_modified")
 
-_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _NO_LINE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -114,12 +113,6 @@ def create_folder(directory: Path, name: str, key: Sequence[str] = (), table: Ow
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
-
-
-def written(name: str) -> str:
-    """Return a name as SQL needs it: in quotes where it would not be itself without."""
-    plain = _PLAIN_NAME.fullmatch(name) and name not in RESERVED_KEYWORDS | TYPE_FUNC_NAME_KEYWORDS
-    return name if plain else quote(name)
 
 
 def _described(connection: sa.Connection, relation: str) -> list[sa.Row[tuple[object, ...]]]:

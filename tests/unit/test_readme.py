@@ -15,7 +15,7 @@ from pglast import parse_sql
 
 from flows.cli import app
 from flows.score import RunSummary
-from tasks import columns, settings
+from tasks import columns, settings, usersql
 from tasks.checks import CHECKS
 from tasks.declaration import Output
 from tasks.freshness import Disposition
@@ -251,6 +251,26 @@ def test_the_type_table_is_that_of_the_code() -> None:
     for name, cast in casts.items():
         with pytest.raises(columns.TypeNotSupported, match=re.escape(f"Write {cast} AS x")):
             columns.feature_column("x", {"time": "time without time zone"}.get(name, name), "b", "features.sql")
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "code"),
+    [
+        ("functions that do something", 0, "effect"),
+        ("and the like", 0, "clock"),
+        ("something derived from the key", 0, "random"),
+    ],
+)
+def test_what_the_readme_says_of_a_function_is_what_a_query_that_calls_it_is_told(
+    row: str, column: int, code: str
+) -> None:
+    (listed,) = [cells for cells in readme.rows(readme.section("The queries")) if row in " ".join(cells)]
+    words = [word for word in readme.words(listed[column]) if word != "TABLESAMPLE"]
+    assert words
+    for word in words:
+        called = word if re.search(r"\)$|::|current_", word) else f"{word}('x')"
+        query = usersql.read_query(f"SELECT b.id, {called.replace('age(x)', 'age(b.x)')} AS y FROM batch AS b", "q.sql")
+        assert [found.code for found in usersql.judge(query, "batch")] == [code], word
 
 
 def test_every_method_that_an_output_may_have_is_in_the_table_of_predictions() -> None:
