@@ -23,7 +23,7 @@ from flows.preview import preview_run, read_features
 from flows.train import register_file
 from tasks.errors import ModelNotFound, PrescoreError, UsageError
 from tasks.freshness import Disposition
-from tasks.runs import AsOfRefused, Status
+from tasks.runs import AsOfRefused, Status, hold_lock
 from tests.factories import (
     FEATURES_SQL,
     PIPELINE_TOML,
@@ -72,6 +72,16 @@ def test_a_dry_run_leaves_the_database_as_it_was_before_and_after_the_first_publ
     assert [e.key for e in first.entities] == [e.key for e in second.entities]
     assert [e.predictions for e in first.entities] == [e.predictions for e in second.entities]
     assert len({e.key["id"] for e in second.entities}) == 5
+
+
+def test_a_dry_run_looks_at_the_past_and_minds_no_other_run(world: World) -> None:
+    make_model(world, make_pipeline(world, features=FEATURES_SQL.replace("i.b,", "extract(epoch FROM b.as_of) AS b,")))
+    world.score()
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    with hold_lock(world.url, "items"):
+        found = preview_run(world.settings, "items", limit=1, as_of=before)
+    assert found.as_of == before
+    assert [entity.features and entity.features["b"] for entity in found.entities] == [before.timestamp()]
 
 
 def test_a_query_that_writes_is_stopped_by_the_database(world: World) -> None:
