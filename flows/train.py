@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks import database, features, training
+from tasks import database, evaluation, features, training
 from tasks.bundle import Bundle
 from tasks.features import FeatureContract
 from tasks.pipeline import Pipeline, find_pipeline
@@ -79,7 +79,7 @@ def fit_model(pipeline: Pipeline, contract: FeatureContract, parts: Split) -> An
 @step
 def evaluate_model(pipeline: Pipeline, contract: FeatureContract, estimator: Any, parts: Split) -> dict[str, Any]:
     """Judge the model on the held-out part, beside a naive baseline."""
-    return training.evaluate(pipeline, contract, estimator, parts)
+    return evaluation.evaluate(pipeline, contract, estimator, parts)
 
 
 @step

@@ -163,7 +163,7 @@ def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table)
 def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
     """Return what is known to train on at ``as_of``: key, as_of, label (when labels.sql has one) and features.
 
-    One row per row of labels.sql that has features, ordered by as_of and key; Arrow types by the type table.
+    One row per row of labels.sql that has features, ordered by as_of, key and label; Arrow types by the type table.
 
     Raises
     ------
@@ -186,7 +186,8 @@ def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
         known = session.table(load_query("read_labels", fragments), labels.origin)
         features = read_features(session, pipeline, contract, known.group_by(identity).aggregate([]).select(identity))
     joined = known.join(features, identity, join_type="inner")
-    return joined.sort_by([(name, "ascending") for name in (AS_OF.name, *identity[:-1])])
+    order = (AS_OF.name, *identity[:-1], *(() if label is None else (label.name,)))
+    return joined.sort_by([(name, "ascending") for name in order])
 
 
 def read_features(session: Session, pipeline: Pipeline, contract: FeatureContract, wanted: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Training: labelled rows split by time, a model fitted on the earlier part and judged on the later one.
+"""Training: labelled rows split by time, a model fitted on the earlier part and judged on the later one (evaluation.py).
 
 The judged model is the registered one: it is not fitted again on all rows, so that its metrics are its own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,10 +22,9 @@ from tasks import registry
 from tasks.bundle import AS_OF, preprocessed, running_environment
 from tasks.columns import Column
 from tasks.database import connect
-from tasks.errors import PickleNotTrusted, PrescoreError, RegistrationRefused, TrainingRefused
+from tasks.errors import PickleNotTrusted, RegistrationRefused, TrainingRefused
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from tasks.bundle import Bundle
@@ -178,6 +177,17 @@ def _held_out(rows: pa.Table, key: tuple[Column, ...], holdout: float) -> tuple[
     return (hashed % 10_000) < holdout * 10_000, SplitBy.KEY
 
 
+def one_row_each(rows: pa.Table, key: Sequence[Column]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Return the first row of each (key, as_of), and for every given row which of these it belongs to.
+
+    labels.sql may give several labels for one entity at one instant: all that it bought next.
+    """
+    names = [*(column.name for column in key), AS_OF.name]
+    identity = rows.select(names).to_pandas()
+    owners = identity.groupby(names, sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    return rows.filter(pa.array(~identity.duplicated().to_numpy())), owners
+
+
 def label_values(rows: pa.Table) -> NDArray[Any]:
     """Return the labels as a model learns them, shape ``(n,)``: bool, int64, float64, or text as object."""
     values = rows.column(LABEL).combine_chunks()
@@ -190,11 +200,7 @@ def label_values(rows: pa.Table) -> NDArray[Any]:
     return np.asarray(values.cast(pa.string()).to_numpy(zero_copy_only=False), dtype=object)
 
 
-#: Task, metrics, those of the baseline, and what the baseline is.
-Judged = tuple[str, dict[str, float | None], dict[str, float | None], str]
-
-
-# Fitting and judging ---------------------------------------------------------------------------------------------
+# Fitting ---------------------------------------------------------------------------------------------------------
 
 
 def fit_model(pipeline: Pipeline, contract: FeatureContract, parts: Split) -> Any:
@@ -242,152 +248,6 @@ def is_classifier(estimator: Any) -> bool:
         return hasattr(estimator, "classes_")
 
 
-def evaluate(pipeline: Pipeline, contract: FeatureContract, estimator: Any, parts: Split) -> dict[str, Any]:
-    """Return metrics of a fitted model on the held-out rows, beside those of a naive baseline, ready for JSON.
-
-    Two classes: roc_auc, average_precision, log_loss, brier. More: log_loss, accuracy. A value: mae, rmse, r2. No
-    label: score, where the estimator has one, and inertia. A metric that is not defined on these rows is None.
-
-    Raises
-    ------
-    TrainingRefused
-        When the model raises on the held-out rows.
-    """
-    frame = preprocessed(parts.held_out, contract.features, pipeline.preprocess_function())
-    try:
-        if not parts.labelled:
-            judged: Judged = ("unsupervised", _unsupervised(estimator, frame), {}, "none")
-        elif is_classifier(estimator):
-            judged = _judge_classes(pipeline, estimator, frame, parts)
-        else:
-            judged = _judge_values(pipeline, estimator, frame, parts)
-    except PrescoreError:
-        raise
-    except Exception as error:
-        raise TrainingRefused(
-            pipeline.name,
-            f"the model raised {type(error).__name__} on {len(frame)} held-out rows",
-            "Rows of a later time hold what earlier ones did not, such as new categories: let the model take them "
-            '(OneHotEncoder(handle_unknown="ignore")), as it will meet them every day.',
-        ) from error
-    task, metrics, baseline, words = judged
-    return {
-        "task": task,
-        "metrics": _finite(metrics),
-        "baseline": _finite(baseline),
-        "baseline_is": words,
-        "rows_fitted": parts.fitted.num_rows,
-        "rows_held_out": parts.held_out.num_rows,
-        "rows_unlabelled": parts.unlabelled,
-        "split_by": str(parts.by),
-        "held_out_from": parts.held_out_from.isoformat(),
-    }
-
-
-def _judge_classes(pipeline: Pipeline, estimator: Any, frame: pd.DataFrame, parts: Split) -> Judged:
-    truth, learned = label_values(parts.held_out), label_values(parts.fitted)
-    classes = np.asarray(estimator.classes_)
-    shares = np.array([(learned == label).mean() for label in classes])
-    prior = np.tile(shares, (len(truth), 1))
-    if len(classes) == 2:
-        at = _positive(pipeline, classes)
-        naive, words = prior[:, at], f"the share of {classes[at]} among the rows fitted on"
-        if pipeline.training is not None and pipeline.training.baseline is not None:
-            naive, words = _by_group(pipeline.training.baseline, parts, (learned == classes[at]).astype(float))
-        positive = truth == classes[at]
-        return "binary", _binary(positive, _scores_of(estimator, frame, at)), _binary(positive, naive), words
-    found = {"accuracy": float((np.asarray(estimator.predict(frame)) == truth).mean()), "log_loss": None}
-    majority = classes[int(shares.argmax())]
-    naive_found = {"accuracy": float((truth == majority).mean()), "log_loss": _log_loss(truth, prior, classes)}
-    if hasattr(estimator, "predict_proba"):
-        found["log_loss"] = _log_loss(truth, estimator.predict_proba(frame), classes)
-    return "multiclass", found, naive_found, "the most frequent class and the shares of the rows fitted on"
-
-
-def _positive(pipeline: Pipeline, classes: NDArray[Any]) -> int:
-    """Return which of two classes is the one asked for: that of a declared probability, else the second."""
-    from tasks.outputs import spellings
-
-    declared = {output.class_ for output in pipeline.predictions if output.class_ not in (None, "all")}
-    found = [at for at, label in enumerate(classes.tolist()) if declared & spellings(label)]
-    return found[0] if len(found) == 1 else 1
-
-
-def _scores_of(estimator: Any, frame: pd.DataFrame, at: int) -> NDArray[np.float64]:
-    """Return a score of one of two classes: its probability where there is one, else its distance or its label."""
-    if hasattr(estimator, "predict_proba"):
-        return np.asarray(estimator.predict_proba(frame), dtype=np.float64)[:, at]
-    if hasattr(estimator, "decision_function"):
-        return np.asarray(estimator.decision_function(frame), dtype=np.float64) * (1 if at == 1 else -1)
-    return np.asarray(np.asarray(estimator.predict(frame)) == estimator.classes_[at], dtype=np.float64)
-
-
-def _binary(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, float | None]:
-    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
-
-    both = bool(positive.any()) and not bool(positive.all())
-    probabilities = bool(((scores >= 0) & (scores <= 1)).all())
-    return {
-        "roc_auc": float(roc_auc_score(positive, scores)) if both else None,
-        "average_precision": float(average_precision_score(positive, scores)) if positive.any() else None,
-        "log_loss": float(log_loss(positive, scores, labels=[False, True])) if probabilities else None,
-        "brier": float(brier_score_loss(positive, scores, labels=[False, True])) if probabilities else None,
-    }
-
-
-def _log_loss(truth: NDArray[Any], probabilities: Any, classes: NDArray[Any]) -> float | None:
-    """Return the log loss of several classes; None when a held-out row is of a class that was not fitted."""
-    where = {label: at for at, label in enumerate(classes.tolist())}
-    if any(label not in where for label in truth.tolist()):
-        return None
-    of_truth = np.asarray(probabilities)[np.arange(len(truth)), [where[label] for label in truth.tolist()]]
-    return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1)).mean())
-
-
-def _judge_values(pipeline: Pipeline, estimator: Any, frame: pd.DataFrame, parts: Split) -> Judged:
-    truth, learned = label_values(parts.held_out).astype(np.float64), label_values(parts.fitted).astype(np.float64)
-    naive, words = np.full(len(truth), learned.mean()), "the mean of the rows fitted on"
-    if pipeline.training is not None and pipeline.training.baseline is not None:
-        naive, words = _by_group(pipeline.training.baseline, parts, learned)
-    found = np.asarray(estimator.predict(frame), dtype=np.float64).reshape(len(truth))
-    return "regression", _values(truth, found), _values(truth, naive), words
-
-
-def _values(truth: NDArray[np.float64], found: NDArray[np.float64]) -> dict[str, float | None]:
-    misses = found - truth
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    return {
-        "mae": float(np.abs(misses).mean()),
-        "rmse": float(np.sqrt((misses**2).mean())),
-        "r2": 1 - float((misses**2).sum()) / spread if spread > 0 else None,
-    }
-
-
-def _by_group(feature: str, parts: Split, learned: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
-    """Return the mean label of each held-out row's group, and of all where the group is new."""
-    import pandas as pd
-
-    groups = pd.Series(parts.fitted.column(feature).to_pandas()).astype(object).fillna("")
-    means = pd.Series(learned).groupby(groups).mean()
-    asked = pd.Series(parts.held_out.column(feature).to_pandas()).astype(object).fillna("")
-    found = asked.map(means).astype(float).fillna(float(learned.mean())).to_numpy()
-    return np.asarray(found, dtype=np.float64), f"the mean of each {feature} among the rows fitted on"
-
-
-def _unsupervised(estimator: Any, frame: pd.DataFrame) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    if hasattr(last, "inertia_"):
-        found["inertia"] = float(last.inertia_)
-    if hasattr(estimator, "score"):
-        found["score"] = float(estimator.score(frame))
-    return found
-
-
-def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: value if value is not None and np.isfinite(value) else None for name, value in metrics.items()}
-
-
 # Registering -----------------------------------------------------------------------------------------------------
 
 
@@ -404,8 +264,8 @@ def bundle_model(
         features=contract.features,
         outputs=pipeline.predictions,
         preprocess=pipeline.preprocess_function(),
-        sample=parts.held_out,
-        training_rows=parts.fitted,
+        sample=one_row_each(parts.held_out, contract.key)[0],
+        training_rows=one_row_each(parts.fitted, contract.key)[0],
         train_data_until=parts.fitted_until,
         metrics=metrics,
         logic_digest=pipeline.logic_digest,

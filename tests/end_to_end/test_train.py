@@ -246,6 +246,71 @@ def test_metrics_follow_the_kind_of_model(settings, model, declared, label, metr
     assert champion(settings) == 1
 
 
+LISTS_TOML = """
+parts = { method = "recommend", part = "items", k = 2 }
+part_scores = { method = "recommend", part = "scores", k = 2 }
+
+[training]"""
+
+LISTS_LABELS = """
+SELECT o.machine_id, o.seen_at AS as_of, part AS label
+FROM plant.outcomes AS o
+JOIN plant.machines AS m USING (machine_id)
+CROSS JOIN LATERAL unnest(CASE WHEN m.site = 'north' THEN '{belt,fuse}' ELSE '{hose,belt}' END::text[]) AS part
+"""
+
+LISTS_MODEL = """
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+
+
+def preprocess(frame):
+    return frame[["site"]]
+
+
+class Usual(BaseEstimator):
+    def fit(self, frame, labels):
+        table = pd.crosstab(frame["site"].fillna("none"), labels)
+        self.sites_, self.items_ = table.index.to_numpy(str), table.columns.to_numpy(str)
+        self.counts_ = table.to_numpy(float)
+        return self
+
+    def recommend(self, frame, k):
+        at = pd.Index(self.sites_).get_indexer(frame["site"].fillna("none"))
+        scores = self.counts_[at] + np.where(at < 0, np.nan, 0)[:, None]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return self.items_[best], np.take_along_axis(scores, best, axis=1)
+
+
+def build_model():
+    return Usual()
+"""
+
+
+def test_lists_are_judged_by_recall_beside_what_is_frequent_anyway(settings, tmp_path):
+    before, _, rest = PIPELINE.partition("[predictions]\n")
+    toml = f"{before}[predictions]\n{LISTS_TOML}{rest.partition('[training]')[2]}"
+    write(tmp_path, {"pipeline.toml": toml, "labels.sql": LISTS_LABELS, "model.py": LISTS_MODEL})
+    summary = train(settings, "wear", as_of=TODAY)
+    assert summary.rows_held_out == 2 * 400  # 200 machines at two instants, two parts each
+    # Two thirds of the machines need hose and belt, which is what is frequent; north needs belt and fuse.
+    assert summary.metrics == {"recall@2": 1.0}
+    assert summary.baseline == {"recall@2": pytest.approx((134 * 1 + 66 * 0.5) / 200)}
+    assert summary.baseline_is == "the most frequent labels of the rows fitted on"
+    pipeline = find_pipeline(settings, "wear")
+    with connect(settings.database_url) as connection:
+        bundle = registry.load_bundle(connection, "wear", "champion", pipeline)
+        (stored,) = registry.list_versions(connection, "wear")
+    assert (stored.metrics["task"], stored.metrics["metrics"]) == ("ranking", summary.metrics)
+    assert stored.metrics["baseline"] == summary.baseline
+    assert [column.postgres_type for column in bundle.output_columns] == ["text[]", "double precision[]"]
+    # What the features are asked for again by key and as_of is there once.
+    assert bundle.golden.group_by(["machine_id", "as_of"]).aggregate([]).num_rows == bundle.golden.num_rows == 200
+    assert bundle.profile["rows"] == 8 * 200
+    assert train(settings, "wear", as_of=TODAY).known_before
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
