@@ -17,12 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 from sqlalchemy.engine import make_url
 
-from flows.score import RunSummary, score
+from flows.score import RunSummary
 from flows.train import train
+from flows.uses import Use, rescore_uses, score_and_show, show_uses
 from tasks import embedded, migrations
 from tasks.database import clock, connect
 from tasks.demo import (
@@ -31,6 +31,7 @@ from tasks.demo import (
     Cast,
     Day,
     ShopSize,
+    ask,
     choose_cast,
     demo_database,
     load_demo,
@@ -39,9 +40,8 @@ from tasks.demo import (
     pass_day,
     pipeline_folder,
 )
-from tasks.errors import DemoStopped, UsageError
+from tasks.errors import UsageError
 from tasks.population import Mode
-from tasks.runs import Status
 from tasks.settings import Settings
 from tasks.telling import Answer, Teller, milliseconds, share_bar, span, state_text
 from tasks.training import TrainSummary
@@ -91,6 +91,8 @@ class DemoSummary:
     first: RunSummary
     day: Day
     second: RunSummary
+    #: The further uses: segments and recommendations.
+    uses: tuple[Use, ...]
     cast: Cast
     #: Median of LOOKUPS lookups of one customer each, as a client waits for them.
     lookup_seconds: float
@@ -132,13 +134,15 @@ def run_demo(settings: Settings, customers: int = 50_000, console: Console | Non
         cast = choose_cast(url, since=today, customers=customers)
         yesterday = _lookups(url, cast)
         lookup, leads = _look_up(tell, url, cast)
+        uses = show_uses(tell, here, url, cast.followed)
         day = _pass_day(tell, url, today, customers)
         second = _score_changes(tell, here, url, cast, yesterday)
+        uses = rescore_uses(tell, here, url, uses, cast.followed)
         readings = _go_stale(tell, url, cast)
         move_clock(url, DAY)
     summary = DemoSummary(
-        url=url, shop=shop, trained=trained, first=first, day=day, second=second, cast=cast,
-        lookup_seconds=lookup, leads_seconds=leads, readings=readings,
+        url=url, shop=shop, trained=trained, first=first, day=day, second=second,
+        uses=uses, cast=cast,        lookup_seconds=lookup, leads_seconds=leads, readings=readings,
         seconds=time.perf_counter() - began,
     )  # fmt: skip
     _sum_up(tell, settings, summary)
@@ -182,7 +186,7 @@ def _train(tell: Teller, here: Settings) -> TrainSummary:
 
 def _score_everybody(tell: Teller, here: Settings) -> RunSummary:
     tell.chapter("The first run scores everybody")
-    run = _run(tell, here, full=True)
+    run = score_and_show(tell, here, PIPELINE, full=True)
     tell.say(
         f"{run.scored:,} customers in {run.seconds:.1f} s, {run.rows_per_second or 0:,.0f} rows a second, published as",
         f"generation {run.generation_id} in one transaction. Nobody is lost on the way, by count and by checksum:",
@@ -194,13 +198,13 @@ def _score_everybody(tell: Teller, here: Settings) -> RunSummary:
 def _look_up(tell: Teller, url: str, cast: Cast) -> tuple[float, float]:
     tell.chapter("Any SQL client reads the predictions")
     tell.say("One customer, with everything that a reader may want to know before trusting the number:")
-    lookup = _ask(url, LOOKUP.format(cast.followed))
+    lookup = ask(url, LOOKUP.format(cast.followed))
     tell.sql(LOOKUP.format(cast.followed), lookup, upright=True)
     tell.say(
         "The lead list: bought lately, may be written to, and likely to leave. Above 0.8 most have left",
         "for good; below it a letter may help:",
     )
-    leads = _ask(url, LEADS)
+    leads = ask(url, LEADS)
     tell.sql(LEADS, leads)
     return _time_lookups(url), leads.seconds
 
@@ -218,7 +222,7 @@ def _pass_day(tell: Teller, url: str, today: datetime, customers: int) -> Day:
 
 def _score_changes(tell: Teller, here: Settings, url: str, cast: Cast, yesterday: dict[int, Answer]) -> RunSummary:
     tell.chapter("The second run scores only what changed")
-    run = _run(tell, here, full=False)
+    run = score_and_show(tell, here, PIPELINE, full=False)
     tell.say(
         f"{run.scored:,} of {run.population:,} customers ({run.scored / run.population:.1%}) in {run.seconds:.1f} s:",
         f"{run.new:,} new and {run.changed:,} changed; {run.due:,} due for their age.",
@@ -261,13 +265,15 @@ def _go_stale(tell: Teller, url: str, cast: Cast) -> tuple[Reading, ...]:
 
 def _sum_up(tell: Teller, settings: Settings, summary: DemoSummary) -> None:
     tell.chapter(f"In short: {summary.seconds:.0f} seconds, every number measured on the way")
+    firsts = [summary.first, *(use.first for use in summary.uses)]
+    seconds = [summary.second, *(use.second for use in summary.uses if use.second is not None)]
     tell.table(
-        ("", "customers", "scored", "share", "in", "rows/s", "new", "changed", "gone"),
-        [_in_short("day 1", summary.first), _in_short("day 2", summary.second)],
+        ("", "pipeline", "scored", "share", "in", "rows/s", "new", "changed", "gone"),
+        [_in_short(day, run) for day, runs in (("day 1", firsts), ("day 2", seconds)) for run in runs],
     )
     tell.blank()
     tell.say(
-        f"{summary.second.unchanged:,} customers of whom nothing was heard kept their prediction.",
+        f"{summary.second.unchanged:,} customers of whom nothing was heard kept their churn prediction.",
         f"In plain SQL, one customer takes {milliseconds(summary.lookup_seconds)}, the lead list",
         f"{milliseconds(summary.leads_seconds)}. And no reader was ever handed an old number unawares:",
     )
@@ -280,11 +286,12 @@ def _sum_up(tell: Teller, settings: Settings, summary: DemoSummary) -> None:
         _export(settings, summary.url),
         ("prescore status churn", "is it fresh, is a run overdue, which checks failed"),
         (f"prescore lookup churn {summary.cast.followed}", "what a reader sees"),
+        (f"prescore lookup recommendations {summary.cast.followed}", "the list of a customer"),
         ("prescore check churn", "what would a run do now"),
         ("prescore score churn --full", "score everybody once more"),
         ("prescore rollback churn", "return to the publication before, without scoring"),
     )
-    tell.say(f"The pipeline is a folder of five files: {pipeline_folder()}")
+    tell.say(f"The pipelines are folders of five files each, in {pipeline_folder().parent}")
     tell.close()
 
 
@@ -292,49 +299,16 @@ def _in_short(day: str, run: RunSummary) -> tuple[Any, ...]:
     counts = (run.new, run.changed, run.gone) if run.mode is Mode.INCREMENTAL else ("", "", "")
     share = f"{share_bar(run.scored, run.population)} {run.scored / run.population:.1%}"
     speed = round(run.rows_per_second or 0)
-    return (day, run.population, run.scored, share, f"{run.seconds:.1f} s", speed, *counts)
+    return (day, run.pipeline, run.scored, share, f"{run.seconds:.1f} s", speed, *counts)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------
 
 
-class _Bar:
-    """Watches a run and shows how far it is."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-
-    def stage(self, name: str) -> None:
-        """Write the name of the step beside the bar."""
-        self._bar.update(self._bar.task_ids[0], description=name)
-
-    def rows(self, done: int, total: int) -> None:
-        """Move the bar."""
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
-
-
-def _run(tell: Teller, here: Settings, *, full: bool) -> RunSummary:
-    with tell.progress("score", 1) as bar:
-        run = score(here, PIPELINE, full=full, watcher=_Bar(bar))
-    if run.status is not Status.PUBLISHED:
-        raise DemoStopped(run.message)
-    return run
-
-
 def _lookups(url: str, cast: Cast) -> dict[int, Answer]:
     """Look up everybody of the cast, in the order of the story."""
     keys = [key for key in (cast.buyer, cast.quiet, cast.newcomer, cast.leaver) if key is not None]
-    return {key: _ask(url, LOOKUP_ALWAYS.format(key)) for key in keys}
-
-
-def _ask(url: str, statement: str, **values: Any) -> Answer:
-    """Send a statement over a connection that is open already, as an application's is, and wait for the rows."""
-    with connect(url, "prescore demo", autocommit=True) as connection:
-        clock(connection)
-        began = time.perf_counter()
-        result = connection.execute(sa.text(statement), values)
-        rows = tuple(tuple(row) for row in result)
-        return Answer(columns=tuple(result.keys()), rows=rows, seconds=time.perf_counter() - began)
+    return {key: ask(url, LOOKUP_ALWAYS.format(key)) for key in keys}
 
 
 def _one(url: str, statement: str, **values: Any) -> Any:

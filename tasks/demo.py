@@ -6,6 +6,7 @@ statements are in sql/demo.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,14 +20,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from tasks.database import connect
+from tasks.database import clock, connect
 from tasks.errors import DemoIsRunning
+from tasks.telling import Answer
 
 #: The database that the demo makes anew each time.
 DATABASE = "prescore_demo"
 #: How far back the shop goes.
 HISTORY = timedelta(days=730)
-PRODUCTS = 500
+# Twelve categories of 42 products: sql/demo/place_orders.sql counts on it.
+PRODUCTS = 12 * 42
 # 1.2: every quarter brings a few more customers than the one before.
 _GROWTH = 1.2
 _EARLY = timedelta(days=1000)
@@ -78,9 +81,9 @@ def load_demo(name: str) -> str:
     return (resources.files("sql") / "demo" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def pipeline_folder() -> Path:
-    """Return the folder of the pipeline `churn` that prescore ships, whatever pipelines the user has."""
-    return Path(str(resources.files("deployments") / "pipelines" / "churn"))
+def pipeline_folder(name: str = "churn") -> Path:
+    """Return the folder of a pipeline that prescore ships, whatever pipelines the user has."""
+    return Path(str(resources.files("deployments") / "pipelines" / name))
 
 
 @contextmanager
@@ -164,6 +167,16 @@ def choose_cast(url: str, *, since: datetime, customers: int) -> Cast:
         cast = _run(connection, "choose_cast", since=since).mappings().one()
         connection.rollback()
         return Cast(**cast)
+
+
+def ask(url: str, statement: str, **values: Any) -> Answer:
+    """Send a statement over a connection that is open already, as an application's is, and wait for the rows."""
+    with connect(url, "prescore demo", autocommit=True) as connection:
+        clock(connection)
+        began = time.perf_counter()
+        result = connection.execute(sa.text(statement), values)
+        rows = tuple(tuple(row) for row in result)
+        return Answer(columns=tuple(result.keys()), rows=rows, seconds=time.perf_counter() - began)
 
 
 def move_clock(url: str, ahead: timedelta) -> None:

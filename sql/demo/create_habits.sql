@@ -2,12 +2,15 @@
 -- Parameters: none. Result: none.
 -- Grain of the view: one row per customer. gap_days lie between two orders of an active customer; left_at is when the
 -- customer turns to another shop (infinity: never); unsubscribes_at is when the letters become too much (infinity: never).
+-- favourite and second are the shelves that a customer likes (0 to 11, as in stock_products.sql); they may be the same.
 CREATE VIEW shop_world.habits AS
 SELECT
     drawn.customer_id,
     drawn.created_at,
     drawn.gap_days,
     drawn.left_at,
+    floor(12 * power(shop_world.chance(drawn.customer_id, 6), 1.3))::integer AS favourite,
+    floor(12 * power(shop_world.chance(drawn.customer_id, 7), 1.3))::integer AS second,
     CASE
         WHEN drawn.left_at < 'infinity' AND drawn.tires < 0.40
             THEN greatest(drawn.created_at, drawn.left_at + (drawn.moment - 0.6) * interval '40 days')
