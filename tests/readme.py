@@ -15,7 +15,7 @@ _FILE = re.compile(r"(?:--|#) ([a-z_/]+\.(?:sql|py|toml))\n")
 #: The chapter that leads from a table and a model to a schedule. It has a world of its own: test_ten_minutes.py.
 CHAPTER = "Ten minutes: from your table and model to a scheduled pipeline"
 
-#: The tables that the examples speak of: customers, and orders of most of them over the last 400 days.
+#: The tables that the examples speak of: customers, products, and orders of most customers over the last 400 days.
 SHOP = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.customers (
@@ -25,15 +25,17 @@ CREATE TABLE shop.customers (
 INSERT INTO shop.customers
 SELECT x, 'Customer ' || x, (ARRAY['FR', 'DE', 'IT'])[1 + x % 3], now() - interval '500 days', now() - interval '2 hours'
 FROM generate_series(1, 150) AS x;
+CREATE TABLE shop.products (product_id bigint PRIMARY KEY, name text NOT NULL);
+INSERT INTO shop.products SELECT x, 'Product ' || x FROM generate_series(1, 30) AS x;
 CREATE TABLE shop.orders (
-    order_id bigint PRIMARY KEY, customer_id bigint NOT NULL, amount numeric(10, 2) NOT NULL, ordered_at timestamptz NOT NULL,
-    loaded_at timestamptz NOT NULL
+    order_id bigint PRIMARY KEY, customer_id bigint NOT NULL, product_id bigint NOT NULL, amount numeric(10, 2) NOT NULL,
+    ordered_at timestamptz NOT NULL, loaded_at timestamptz NOT NULL
 );
 INSERT INTO shop.orders
-SELECT row_number() OVER (), x, 10 + x % 7, ordered_at, ordered_at + interval '10 minutes'
+SELECT row_number() OVER (), x, 1 + (x + n * (x % 5)) % 30, 10 + x % 7, ordered_at, ordered_at + interval '10 minutes'
 FROM generate_series(1, 140) AS x
 CROSS JOIN LATERAL (
-    SELECT now() - interval '1 hour' - n * (5 + x % 60) * interval '1 day' AS ordered_at
+    SELECT n, now() - interval '1 hour' - n * (5 + x % 60) * interval '1 day' AS ordered_at
     FROM generate_series(0, 400 / (5 + x % 60)) AS n
 ) AS orders;
 ANALYZE shop.customers, shop.orders

@@ -15,6 +15,7 @@ from pglast import parse_sql
 from pglast.stream import RawStream
 
 from flows.train import train
+from tasks.demo import pipeline_folder
 from tasks.runs import Status
 from tests import readme
 from tests.conftest import execute, psql_url
@@ -53,6 +54,15 @@ def _world(url: str, folder: Path, declaration: str) -> World:
     return world
 
 
+def _add_recommendations(world: World) -> None:
+    """The pipeline of the lists that readers unfold, as prescore ships it."""
+    shipped = {file.name: file.read_text() for file in pipeline_folder("recommendations").iterdir() if file.is_file()}
+    toml, features, changes = (shipped.pop(name) for name in ("pipeline.toml", "features.sql", "changes.sql"))
+    make_pipeline(world, "recommendations", toml=toml, features=features, changes=changes, files=shipped)
+    train(world.settings, "recommendations")
+    assert world.score("recommendations").status is Status.PUBLISHED
+
+
 def _statements(roles: dict[str, str]) -> list[str]:
     """Every statement of the examples, one by one, with the roles of this test."""
     texts = [block.text for block in readme.statements()]
@@ -72,6 +82,7 @@ def test_the_pipeline_of_the_readme_is_served_and_every_example_runs(
     roles: dict[str, str], database_url: str, tmp_path: Path, declaration: str
 ) -> None:
     world = _world(database_url, tmp_path, declaration)
+    _add_recommendations(world)
     statements = _statements(roles)
     reading = [statement for statement in statements if statement.startswith("SELECT")]
     granting = [statement for statement in statements if statement.startswith(("GRANT", "ALTER DEFAULT PRIVILEGES"))]
@@ -106,7 +117,15 @@ def test_the_pipeline_of_the_readme_is_served_and_every_example_runs(
     assert len(scores) == 100
     assert scores == sorted(scores, reverse=True)
     health = answer("pipeline_health")
-    assert [(row["pipeline"], row["state"], row["overdue"]) for row in health] == [("churn", "fresh", False)]
+    assert sorted((row["pipeline"], row["state"], row["overdue"]) for row in health) == [
+        ("churn", "fresh", False),
+        ("recommendations", "fresh", False),
+    ]
+    places = answer("WITH ORDINALITY")
+    assert [row["place"] for row in places] == list(range(1, 11))
+    assert all(row["name"].startswith("Product ") for row in places)
+    assert [row["score"] for row in places] == sorted((row["score"] for row in places), reverse=True)
+    assert answer("17 = ANY")
     assert {row["verdict"] for row in answer("prescore.checks")} <= {"pass", "skipped"}
     assert [(row["version"], row["until"]) for row in answer("prescore.aliases")] == [(1, None)]
     columns = list(world.one("SELECT * FROM predictions.churn WHERE customer_id = 42"))
