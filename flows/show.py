@@ -372,7 +372,10 @@ def show_registered(version: ModelVersion, *, as_json: bool) -> None:
     console.print(
         f"{version.name} version {version.version}, digest {version.digest[:12]}, {version.size_bytes:,} bytes."
     )
-    console.print(f"Make it the champion: prescore models promote {version.name} {version.version}")
+    if version.aliases:
+        console.print(f"It is the {', '.join(version.aliases)}: runs use it.")
+    else:
+        console.print(f"Make it the champion: prescore models promote {version.name} {version.version}")
 
 
 def show_models(versions: Iterable[ModelVersion], current: Iterable[AliasSpan], *, as_json: bool) -> None:

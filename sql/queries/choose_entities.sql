@@ -1,7 +1,7 @@
 -- Choose a few entities of the population by a hash of their key: the same ones each time, and not only the oldest.
 -- Fragments: as_of (instant literal), entity_keys, entity_query, keys_read, key_missing, key_names, rows (integer literal).
 -- Grain: one row per entity, at most so many, in the order of the hash.
-WITH run(as_of) AS (SELECT {as_of}),
+WITH run(as_of) AS NOT MATERIALIZED (SELECT {as_of}),
 judged AS (SELECT DISTINCT {entity_keys} FROM (
 {entity_query}
 ) AS entities)

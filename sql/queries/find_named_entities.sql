@@ -2,7 +2,7 @@
 -- Fragments: as_of (instant literal), entity_keys, entity_query, keys_read, key_arrays (array literals), key_names, position
 -- (a column name that the key does not have).
 -- Grain: one row per named entity that is there, with its position among the names, counted from 1.
-WITH run(as_of) AS (SELECT {as_of}),
+WITH run(as_of) AS NOT MATERIALIZED (SELECT {as_of}),
 judged AS (SELECT DISTINCT {entity_keys} FROM (
 {entity_query}
 ) AS entities),

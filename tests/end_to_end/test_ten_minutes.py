@@ -220,6 +220,7 @@ def test_the_commands_say_what_the_chapter_says_they_do(reader: Reader) -> None:
     assert "champion yet" in reader.printed
     assert "[[source]]" in reader.printed
     assert "rows.parquet: 1,000 rows, 19 features" in reader.printed
+    assert "It is the champion" in reader.printed
     assert "Nothing was written." in reader.printed.split("--dry-run --limit 3")[1]
     runs = reader.ask("SELECT trigger, mode, status FROM prescore.runs ORDER BY run_id")
     assert [tuple(run.values()) for run in runs] == [
