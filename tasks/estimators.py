@@ -179,7 +179,7 @@ def _load_skops(data: bytes, module: str | None) -> Any:
         found = set()
     own = {name for name in found if _is_own(name, module)}
     refused = found - own - _MODEL_TYPES.keys()
-    refused |= {f"{node.name} (as {node.loader})" for node in misused if node.name not in refused}
+    refused |= {_complaint(node) for node in misused if node.name not in refused}
     if refused:
         raise TypesRefused(sorted(refused))
     refuse_object_arrays(file)
@@ -223,25 +223,39 @@ def _fits(node: Node, module: str | None) -> bool:
     claims_own = node.module == "prescore_pipelines" or node.module.startswith("prescore_pipelines.")
     if claims_own and not _is_own_node(node, module):
         return False
-    holds = {"DictNode": _has_plain_keys, "PartialNode": _is_known_partial, "RandomGeneratorNode": _is_known_generator}
+    holds = {
+        "DictNode": lambda node: not _odd_keys(node),
+        "JsonNode": lambda node: node.name == "builtins.str",  # whatever the value is
+        "SliceNode": _has_plain_bounds,
+        "PartialNode": _is_known_partial,
+        "RandomGeneratorNode": _is_known_generator,
+    }
     return node.loader not in holds or holds[node.loader](node)
 
 
-def _has_plain_keys(node: Node) -> bool:
-    """Return whether the keys of a dictionary are made by types of plain values: skops calls what is named there."""
+def _complaint(node: Node) -> str:
+    """Name what a node that does not fit asks for."""
+    odd = _odd_keys(node) if node.loader == "DictNode" else []
+    return f"dictionary keys made by {', '.join(odd)}" if odd else f"{node.name} (as {node.loader})"
+
+
+def _has_plain_bounds(node: Node) -> bool:
+    bounds = node.state.get("content", {})
+    return all(bounds.get(name) is None or type(bounds[name]) is int for name in ("start", "stop", "step"))
+
+
+def _odd_keys(node: Node) -> list[str]:
+    """Return what makes the keys of a dictionary beside types of plain values: skops calls what is named there."""
     types = node.state.get("key_types")
-    if not isinstance(types, dict) or types.get("__loader__") != "ListNode":
-        return False
-    content = types.get("content")
-    if not isinstance(content, list):
-        return False
-    for key in content:
-        if not isinstance(key, dict) or key.get("__loader__") != "TypeNode":
-            return False
-        name = f"{key.get('__module__')}.{key.get('__class__')}"
-        if name not in _KEY_TYPES and (name in _MODEL_TYPES or not name.startswith("numpy.")):
-            return False
-    return True
+    content = types.get("content") if isinstance(types, dict) and types.get("__loader__") == "ListNode" else None
+    if not isinstance(content, list) or not all(isinstance(key, dict) for key in content):
+        return ["no list of types"]
+    makers = [Node.from_state(key) for key in content]
+    return [maker.name for maker in makers if maker.loader != "TypeNode" or not _makes_plain_values(maker.name)]
+
+
+def _makes_plain_values(name: str) -> bool:
+    return name in _KEY_TYPES or (name.startswith("numpy.") and name not in _MODEL_TYPES)
 
 
 def _is_known_partial(node: Node) -> bool:

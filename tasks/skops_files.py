@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from tasks.archives import open_archive, read_member, unpacked
+from tasks.archives import is_archive, open_archive, read_member, unpacked
 from tasks.errors import ModelUnreadable, TypesRefused, printable
 
 SCHEMA = "schema.json"
@@ -41,6 +41,16 @@ class Node:
         """Name of the type or function, as skops puts it together."""
         return f"{self.module}.{self.type_name}"
 
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Node:
+        """Return what a part of a schema asks for."""
+        return cls(
+            loader=str(state.get("__loader__")),
+            module=str(state.get("__module__")),
+            type_name=str(state.get("__class__")),
+            state=state,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SkopsFile:
@@ -60,6 +70,8 @@ def read_skops(data: bytes) -> SkopsFile:
     ModelUnreadable
         When it is none, is damaged, or its schema and its members do not belong together.
     """
+    if not is_archive(data):
+        raise ModelUnreadable(f"{WHAT} is no skops file", _SAVE)
     data = unpacked(data, WHAT)
     with open_archive(data, WHAT) as archive:
         names = set(archive.namelist())
@@ -159,12 +171,7 @@ def _nodes(schema: dict[str, Any]) -> Iterator[Node]:
         part = waiting.pop()
         if isinstance(part, dict):
             if "__loader__" in part:
-                yield Node(
-                    loader=str(part["__loader__"]),
-                    module=str(part.get("__module__")),
-                    type_name=str(part.get("__class__")),
-                    state=part,
-                )
+                yield Node.from_state(part)
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
