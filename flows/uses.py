@@ -27,9 +27,7 @@ SELECT p.segment, count(*) AS customers, round(avg(p.distance)::numeric, 2) AS m
        percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(v.visits, 0)) AS visits
 FROM predictions.segments_usable AS p
 LEFT JOIN (
-    SELECT customer_id, max(ordered_at)::date AS last_order,
-           count(*) FILTER (WHERE ordered_at > prescore.clock() - interval '365 days') AS orders,
-           sum(amount) FILTER (WHERE ordered_at > prescore.clock() - interval '365 days') AS spent
+    SELECT customer_id, max(ordered_at)::date AS last_order, count(*) AS orders, sum(amount) AS spent
     FROM shop.orders
     GROUP BY customer_id
 ) AS o USING (customer_id)
@@ -117,8 +115,8 @@ def _segments(tell: Teller, here: Settings, url: str) -> Use:
     tell.say(
         f"Segments: groups that k-means finds in the behaviour of {trained.rows_fitted:,} customers, without any label",
         f"(trained in {seconds:.1f} s, {first.scored:,} customers scored in {first.seconds:.1f} s). Each customer has a",
-        "segment and a distance to its centre; small is typical. What the segments are, by medians (orders and",
-        "spending of a year, visits of 90 days):",
+        "segment and a distance to its centre; small is typical. What the segments are, by medians (visits are",
+        "those of 90 days):",
     )
     tell.sql(BEHAVIOUR, shown)
     return Use(trained=trained, first=first, shown=shown.rows)

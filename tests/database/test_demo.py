@@ -13,9 +13,13 @@ import pytest
 import sqlalchemy as sa
 
 from flows.train import train
+from tasks import registry
+from tasks.bundle import preprocessed
 from tasks.database import clock, connect
 from tasks.demo import SHOP_PARTS, demo_database, load_demo, move_clock, open_shop, pass_day, pipeline_folder
 from tasks.errors import DemoIsRunning
+from tasks.features import training_frame
+from tasks.pipeline import find_pipeline
 from tasks.settings import Settings
 from tests.conftest import execute, psql_url
 
@@ -222,6 +226,22 @@ def test_recommendations_beat_what_is_most_popular_in_any_shop(
     assert model > 1.5 * popular > 0
     # The same history gives the same model, although several labels belong to one customer and instant.
     assert train(settings, "recommendations", as_of=now).known_before
+
+
+def test_segments_keep_their_numbers_when_they_are_trained_again(database_url: str, tmp_path: Path) -> None:
+    with connect(database_url) as connection:
+        now = clock(connection)
+    open_shop(database_url, customers=2_000, today=now)
+    settings = Settings(database_url=database_url, pipelines_dir=pipeline_folder().parent, data_dir=tmp_path)
+    pipeline = find_pipeline(settings, "segments")
+    for weeks in (4, 0):
+        train(settings, "segments", as_of=now - weeks * 7 * DAY)
+    with connect(database_url) as connection:
+        before, after = (registry.load_bundle(connection, "segments", version, pipeline) for version in (1, 2))
+    frame = preprocessed(training_frame(database_url, pipeline, now), after.features, pipeline.preprocess_function())
+    segments = [bundle.score(frame)["segment"].to_numpy() for bundle in (before, after)]
+    assert set(segments[0]) == set(segments[1]) == {0, 1, 2, 3}
+    assert (segments[0] == segments[1]).mean() > 0.9
 
 
 def test_the_clock_of_the_demo_runs_ahead_and_returns(database_url: str) -> None:

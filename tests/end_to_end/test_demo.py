@@ -109,11 +109,11 @@ def test_every_customer_has_a_segment_and_a_distance(told: tuple[DemoSummary, st
             ORDER BY p.segment
         """
         rows = connection.execute(sa.text(query)).all()
-    assert [row.segment for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.segment for row in rows] == [0, 1, 2, 3]
     assert sum(row.customers for row in rows) == told[0].second.population
     assert all(row.nearest >= 0 and row.customers > 20 for row in rows)
-    # 0 ordered most lately, 4 has been gone for longest: by the centres of training, so neighbours may nearly tie.
-    assert rows[0].gone_for < rows[2].gone_for < rows[4].gone_for
+    # Numbered by the centres: segments 0 and 1 both ordered lately, their medians may nearly tie.
+    assert max(rows[0].gone_for, rows[1].gone_for) < rows[2].gone_for < rows[3].gone_for
 
 
 def test_every_customer_has_ten_different_products_best_first(told: tuple[DemoSummary, str]) -> None:

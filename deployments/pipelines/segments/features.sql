@@ -1,10 +1,9 @@
--- How a customer behaves, as known at as_of: how lately, how often, for how much. Who never ordered (or came) counts from
--- the sign-up, so that no value is NULL: a distance to nothing cannot be measured.
+-- How a customer behaves, as known at as_of: how lately, how often, for how much. For who never ordered, the days count
+-- from the sign-up, so that no value is NULL: a distance to nothing cannot be measured.
 SELECT
     b.customer_id,
     b.as_of,
     extract(epoch FROM b.as_of - coalesce(o.last_order_at, c.created_at))::double precision / 86400 AS days_since_order,
-    extract(epoch FROM b.as_of - coalesce(v.last_visit_at, c.created_at))::double precision / 86400 AS days_since_visit,
     coalesce(o.orders_365d, 0) AS orders_365d,
     coalesce(o.spent_365d, 0) AS spent_365d,
     coalesce(v.visits_90d, 0) AS visits_90d
@@ -25,9 +24,11 @@ LEFT JOIN (
     SELECT
         b.customer_id,
         b.as_of,
-        max(v.visited_at) AS last_visit_at,
-        count(*) FILTER (WHERE v.visited_at >= b.as_of - interval '90 days') AS visits_90d
+        count(*) AS visits_90d
     FROM batch AS b
-    JOIN shop.visits AS v ON v.customer_id = b.customer_id AND v.loaded_at <= b.as_of
+    JOIN shop.visits AS v
+        ON v.customer_id = b.customer_id
+        AND v.loaded_at <= b.as_of
+        AND v.visited_at >= b.as_of - interval '90 days'
     GROUP BY b.customer_id, b.as_of
 ) AS v ON v.customer_id = b.customer_id AND v.as_of = b.as_of
