@@ -308,6 +308,7 @@ def test_lists_are_judged_by_recall_beside_what_is_frequent_anyway(settings, tmp
     # What the features are asked for again by key and as_of is there once.
     assert bundle.golden.group_by(["machine_id", "as_of"]).aggregate([]).num_rows == bundle.golden.num_rows == 200
     assert bundle.profile["rows"] == 8 * 200
+    assert bundle.profile["outputs"]["parts"]["count"] == 2 * 200
     assert train(settings, "wear", as_of=TODAY).known_before
 
 
