@@ -420,15 +420,60 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
             ("environment", ", ".join(f"{name} {number}" for name, number in sorted(version.environment.items()))),
         ],
     )
-    for title, content in (("metrics", version.metrics), ("signature", version.signature), ("probes", version.probes)):
+    for title, content in (("metrics", version.metrics), ("signature", version.signature)):
         console.print(Text(title, style="bold"))
         console.print(Text(json.dumps(as_program(content), indent=2, ensure_ascii=False)), soft_wrap=True)
+    _probes(console, version)
     for entry in history:
         if entry.version == version.version:
             until = "now" if entry.until is None else shown(entry.until)
             console.print(
                 f"{entry.alias} from {shown(entry.since)} until {until}: {entry.because}", soft_wrap=True, markup=False
             )
+
+
+#: Probe -> heading of its column.
+_PROBES = {
+    "null": "NULL",
+    "nan": "NaN",
+    "infinity": "infinity",
+    "unseen": "unseen",
+    "missing_column": "absent",
+}
+
+
+def _probes(console: Console, version: ModelVersion) -> None:
+    """Print what unusual values of each feature do, a row each, and whether the batch of a row matters."""
+    probes = version.probes
+    console.print(Text("probes at registration", style="bold"))
+    if same := probes.get("same_scores"):
+        largest = max(same.values())
+        console.print(
+            f"  {probes['rows']} rows scored {', '.join(sorted(same))} got the same answers: classes are equal, values "
+            + (f"differ by up to {largest:.1g}." if largest else "are equal up to 1e-12."),
+            soft_wrap=True,
+        )
+    if raised := probes.get("sample_rows_that_raised"):
+        console.print(f"  {raised} rows of the sample made it raise and were left out.")
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("feature", *_PROBES.values()):
+        table.add_column(heading)
+    for feature in version.signature.get("features", []):
+        cells = [_probed(probes.get(probe, {}).get(feature["name"])) for probe in _PROBES]
+        table.add_row(feature["name"], *cells)
+    console.print(table)
+    console.print(
+        "  scored: such rows get a prediction. An error: the model raised it; such rows keep their key, with the reason "
+        "and without a prediction. absent: features.sql or preprocess does not give the feature; a run is refused then.",
+        soft_wrap=True,
+    )
+
+
+def _probed(outcome: str | None) -> str:
+    """Return what an unusual value did, short enough for six columns; - where there is no such value."""
+    if outcome is None:
+        return "-"
+    return "scored" if outcome == "scores" else outcome.removeprefix("raises: ")
 
 
 def _facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:

@@ -91,7 +91,8 @@ class Bundle:
     logic_digest: str | None
     #: End of the data that the model was fitted on.
     train_data_until: datetime
-    #: What NULL, unseen categories, NaN, infinity and missing columns gave: see probes.py.
+    #: What NULL, unseen categories, NaN, infinity and missing columns gave, and how far scores in other batches differed:
+    #: see probes.py and invariance.py.
     probes: dict[str, Any]
     #: SHA-256 of the bundle's bytes, 64 hex digits; empty until it is written.
     digest: str = ""
@@ -157,7 +158,7 @@ class Bundle:
         return self._raising("unseen")
 
     def _raising(self, probe: str) -> frozenset[str]:
-        return frozenset(name for name, found in self.probes.get(probe, {}).items() if found != "scores")
+        return frozenset(name for name, found in self.probes.get(probe, {}).items() if found.startswith("raises"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,14 +269,15 @@ class ModelUnreadable(PrescoreError):
 class TypesRefused(PrescoreError):
     """A model file names types outside the list of those that prescore loads; none of them was imported."""
 
-    def __init__(self, types: Sequence[str]) -> None:
+    def __init__(self, types: Sequence[str], why: Sequence[str] = ()) -> None:
         self.types = tuple(types)
         more = f" and {len(self.types) - MOST} more" if len(self.types) > MOST else ""
         super().__init__(
             f"The model file holds {', '.join(printable(name) for name in self.types[:MOST])}{more}, outside the types that "
-            "prescore loads. Nothing was loaded from it and no model was registered or replaced; what was published is still "
-            "served. Use scikit-learn's own estimators, define your classes and functions in the pipeline's model.py, or, for "
-            "a file that you made yourself, save it with joblib and register it with --trust-pickle."
+            f"prescore loads. {''.join(f'{sentence} ' for sentence in why)}Nothing was loaded from it and no model was "
+            "registered or replaced; what was published is still served. Use scikit-learn's own estimators, define your "
+            "classes and functions in the pipeline's model.py, or, for a file that you made yourself, save it with joblib "
+            "and register it with --trust-pickle."
         )
 
 

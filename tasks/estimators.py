@@ -1,9 +1,9 @@
 """The estimator's file: written the same way each time, and read without running what a stranger may have put in it.
 
-skops files hold names of types instead of code. Only types that skops trusts, the few below and the pipeline's own are
-ever imported, and the file has no say in which: its names are compared with ours. That stops code from running; it does
-not make a crafted tree safe (its indices are not checked by scikit-learn), in this format or any other. Who may
-register a model is a matter of database roles.
+skops files hold names of types instead of code. Only types that skops trusts, those of model_types.py and the
+pipeline's own are ever imported, and the file has no say in which: its names are compared with ours. That stops code
+from running; it does not make a crafted tree safe (its indices are not checked by scikit-learn), in this format or any
+other. Who may register a model is a matter of database roles.
 """
 
 from __future__ import annotations
@@ -19,53 +19,10 @@ from typing import Any, Literal
 
 from tasks.archives import ZIP_EPOCH, is_archive
 from tasks.errors import ModelUnreadable, PickleNotTrusted, PrescoreError, TypesRefused, printable
+from tasks.model_types import MODEL_TYPES, PARTIAL_OF, why_refused
 from tasks.skops_files import Node, read_skops, refuse_object_arrays
 
 Loader = Literal["skops", "pickle", "joblib"]
-
-#: Types beyond skops's defaults that scikit-learn's own models need, each with the only kinds of skops node that may
-#: name it: a function is never called, a type that is only compared with is never made.
-_MODEL_TYPES: dict[str, frozenset[str]] = {
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": frozenset({"ObjectNode"}),
-    "sklearn.tree._tree.Tree": frozenset({"TreeNode"}),
-    "sklearn.neighbors._kd_tree.KDTree": frozenset({"ObjectNode", "TypeNode"}),
-    "sklearn.neighbors._kd_tree.KDTree64": frozenset({"ObjectNode", "TypeNode"}),
-    "sklearn.neighbors._ball_tree.BallTree": frozenset({"ObjectNode", "TypeNode"}),
-    "sklearn.neighbors._ball_tree.BallTree64": frozenset({"ObjectNode", "TypeNode"}),
-    "sklearn.metrics._dist_metrics.EuclideanDistance64": frozenset({"ObjectNode", "TypeNode"}),
-    "sklearn.calibration._CalibratedClassifier": frozenset({"ObjectNode"}),
-    "sklearn.calibration._SigmoidCalibration": frozenset({"ObjectNode"}),
-    "sklearn.utils._bunch.Bunch": frozenset({"ObjectNode", "DictNode"}),
-    "sklearn.compose._column_transformer.make_column_selector": frozenset({"ObjectNode"}),
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer": frozenset({"ObjectNode"}),
-    "sklearn.utils.validation.check_array": frozenset({"FunctionNode"}),
-    "numpy.dtype": frozenset({"DTypeNode", "TypeNode"}),
-    "numpy.number": frozenset({"TypeNode"}),
-    # As an array it would be made from a number: so many bytes, out of a file of few.
-    "numpy.void": frozenset({"TypeNode"}),
-    # What make_column_selector(dtype_include=object) selects text columns by.
-    "builtins.object": frozenset({"TypeNode"}),
-    "collections.OrderedDict": frozenset({"DictNode", "TypeNode"}),
-    "functools.partial": frozenset({"PartialNode"}),
-    **{
-        f"lightgbm.{name}": frozenset({"ObjectNode"})
-        for name in ("sklearn.LGBMClassifier", "sklearn.LGBMRegressor", "sklearn.LGBMRanker", "basic.Booster")
-    },
-    **{
-        f"xgboost.{name}": frozenset({"ObjectNode"})
-        for name in (
-            "sklearn.XGBClassifier",
-            "sklearn.XGBRegressor",
-            "sklearn.XGBRanker",
-            "sklearn.XGBRFClassifier",
-            "sklearn.XGBRFRegressor",
-            "core.Booster",
-        )
-    },
-}
-
-#: The only function that a partial may hold: HistGradientBoosting keeps its category check this way.
-_PARTIAL_OF = ("sklearn.utils.validation", "check_array")
 
 #: The kinds of skops node that fitted models are written with. Left out are bound methods, operators and what only
 #: older files have: they look names up that no list holds.
@@ -155,13 +112,30 @@ def kind_of_file(data: bytes) -> Loader:
     Raises
     ------
     ModelUnreadable
-        When it is empty.
+        When it is empty, or in the format of another framework.
     """
     if not data:
         raise ModelUnreadable("the model file is empty", "Save the model again.")
+    framework = next((name for start, name in _OTHER_FORMATS.items() if data.startswith(start)), None)
+    if framework is not None:
+        raise ModelUnreadable(
+            f"the model file is {framework}, no scikit-learn estimator",
+            "Save an estimator with scikit-learn's interface (LightGBM and XGBoost have such classes) with skops.io.dump, "
+            "or write one in the pipeline's model.py that holds what this model has learned.",
+        )
     # joblib reads plain pickles and compressed ones alike; no zip is one of them.
     return "skops" if is_archive(data) else "joblib"
 
+
+#: How files of other frameworks begin. No pickle and no compression that joblib writes begins so.
+_OTHER_FORMATS = {
+    b"\x89HDF": "an HDF5 file such as Keras writes",
+    b'{"': "a JSON file such as XGBoost writes",
+    b"{L": "a file of XGBoost's own",
+    b"tree\nversion=": "a text file of LightGBM's own",
+    b"CBM1": "a CatBoost file",
+    b"<?xml": "an XML file such as PMML",
+}
 
 # Reading ---------------------------------------------------------------------------------------------------------
 
@@ -178,10 +152,10 @@ def _load_skops(data: bytes, module: str | None) -> Any:
             raise
         found = set()
     own = {name for name in found if _is_own(name, module)}
-    refused = found - own - _MODEL_TYPES.keys()
+    refused = found - own - MODEL_TYPES.keys()
     refused |= {_complaint(node) for node in misused if node.name not in refused}
     if refused:
-        raise TypesRefused(sorted(refused))
+        raise TypesRefused(sorted(refused), why_refused({*refused, *(node.name for node in misused)}))
     refuse_object_arrays(file)
     return skops.io.loads(file.data, trusted=sorted(found))
 
@@ -217,7 +191,7 @@ def _fits(node: Node, module: str | None) -> bool:
     """Return whether a node is of a kind that fitted models have, and names one of our types in the way they do."""
     if node.loader not in _KINDS or not node.type_name.isidentifier():
         return False
-    allowed = _MODEL_TYPES.get(node.name)
+    allowed = MODEL_TYPES.get(node.name)
     if allowed is not None and node.loader not in allowed:
         return False  # of types beyond ours skops's own list decides
     claims_own = node.module == "prescore_pipelines" or node.module.startswith("prescore_pipelines.")
@@ -255,14 +229,14 @@ def _odd_keys(node: Node) -> list[str]:
 
 
 def _makes_plain_values(name: str) -> bool:
-    return name in _KEY_TYPES or (name.startswith("numpy.") and name not in _MODEL_TYPES)
+    return name in _KEY_TYPES or (name.startswith("numpy.") and name not in MODEL_TYPES)
 
 
 def _is_known_partial(node: Node) -> bool:
-    """Return whether a partial holds the only function that it may."""
+    """Return whether a partial holds one of the few functions that it may."""
     function = node.state.get("content", {}).get("func", {})
-    held = (function.get("__module__"), function.get("__class__"))
-    return function.get("__loader__") == "FunctionNode" and held == _PARTIAL_OF
+    held = f"{function.get('__module__')}.{function.get('__class__')}"
+    return function.get("__loader__") == "FunctionNode" and held in PARTIAL_OF
 
 
 def _is_known_generator(node: Node) -> bool:

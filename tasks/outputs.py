@@ -118,11 +118,20 @@ def _method(estimator: Any, output: Output) -> Callable[..., Any]:
         return found  # type: ignore[no-any-return]
     known = ("predict", "predict_proba", "decision_function", "transform", "score_samples", "recommend")
     offered = [name for name in known if callable(getattr(estimator, name, None))]
+    last = type(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator).__name__
+    only_fits = [name for name in ("fit_predict", "fit_transform") if callable(getattr(estimator, name, None))]
+    if "predict" not in offered and ("fit_predict" in only_fits or (only_fits and not offered)):
+        remedy = (
+            f"{last} knows only the rows that it is fitted on. Use one that labels new rows (such as KMeans, or "
+            "LocalOutlierFactor with novelty=True), or train a classifier on its labels."
+        )
+    else:
+        remedy = f"Set the method of {output.name} in [predictions] to one of these, or promote a model that has it."
     raise OutputNotOffered(
         output=output.name,
         asked=f"the method {output.method}",
-        offered=f"{type(estimator).__name__} has {', '.join(offered) or 'no method that predicts'}",
-        remedy=f"Set the method of {output.name} in [predictions] to one of these, or promote a model that has it.",
+        offered=f"{last} has {', '.join(offered) or 'no method that predicts'}",
+        remedy=remedy,
     )
 
 
@@ -215,14 +224,15 @@ def _postgres_type(estimator: Any, output: Output, sample: pd.DataFrame | None) 
 def _label_type(estimator: Any, output: Output) -> str:
     if getattr(estimator, "classes_", None) is not None:
         return _sql_type(_classes(estimator, output))
-    from sklearn.base import is_clusterer, is_outlier_detector
+    from sklearn.utils import get_tags
 
     # Estimators that are no scikit-learn ones answer no questions about their kind; they predict values.
     try:
-        whole = is_clusterer(estimator) or is_outlier_detector(estimator)
+        kind = get_tags(estimator).estimator_type
     except (AttributeError, TypeError, ValueError):
-        whole = False
-    return "bigint" if whole else "double precision"
+        kind = None
+    # The parts of a mixture are numbered as clusters are.
+    return "bigint" if kind in ("clusterer", "outlier_detector", "density_estimator") else "double precision"
 
 
 def _items_type(estimator: Any, output: Output, sample: pd.DataFrame | None) -> str:

@@ -32,6 +32,7 @@ from tasks.columns import Column, Kind, model_frame
 from tasks.drift import build_profile
 from tasks.errors import PrescoreError, RegistrationRefused
 from tasks.estimators import load_estimator, save_estimator
+from tasks.invariance import SAME_SCORE, require_rows_independent, score_rows
 from tasks.outputs import output_columns, predict_outputs
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 #: Golden rows of a bundle: enough for every branch that matters, few enough to replay in milliseconds on every load.
 GOLDEN_ROWS = 200
-
-#: Linear models and neural nets differ by 2e-16 between batch sizes; more than this is another answer.
-SAME_SCORE = 1e-9
 
 #: Rows that are changed for a probe: a fault that depends on the rest of the row shows in one of them.
 _PROBED_ROWS = 20
@@ -117,6 +115,7 @@ def create_bundle(
     if AS_OF.name not in sample.column_names:
         instants = pa.array([train_data_until] * sample.num_rows, AS_OF.arrow_type)
         sample = sample.append_column(AS_OF.name, instants)
+    require_fitted(estimator, name)
     golden = choose_golden(sample, key, features)
     frame = preprocessed(golden, features, preprocess)
     fitted_on = _model_features(estimator, frame, name)
@@ -145,7 +144,7 @@ def create_bundle(
     )
     with one_thread():
         golden, dropped = rows_that_score(draft, golden, preprocess)
-        require_rows_independent(draft, golden, preprocess)
+        differences = require_rows_independent(draft, golden, preprocess)
         probes = probe(draft, golden, preprocess)
         prepared = preprocessed(golden, features, preprocess)
         scored = outputs_table(draft.score(prepared))
@@ -157,10 +156,27 @@ def create_bundle(
         golden_preprocessed=frame_table(prepared),
         golden_outputs=scored,
         profile=build_profile(training_rows, features, _outputs_of(draft, sample, preprocess)),
-        probes={**probes, "sample_rows_that_raised": dropped},
+        probes={**probes, "same_scores": differences, "rows": golden.num_rows, "sample_rows_that_raised": dropped},
     )
     bundle = replace(bundle, known_categories=_known_categories(bundle, training_rows))
     return sealed(bundle)
+
+
+def require_fitted(estimator: Any, name: str) -> None:
+    """Refuse an estimator of a known library that was not fitted, or one with such a step."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    for part in (part for _, part in getattr(estimator, "steps", [("", estimator)])):
+        # Own classes need not follow scikit-learn's customs; what they raise shows when they score.
+        if type(part).__module__.split(".", 1)[0] not in ("sklearn", "lightgbm", "xgboost"):
+            continue
+        try:
+            check_is_fitted(part)
+        except NotFittedError:
+            raise RegistrationRefused(
+                name, f"its {type(part).__name__} is not fitted", "Call fit on the whole estimator before saving it."
+            ) from None
 
 
 def choose_golden(sample: pa.Table, key: Sequence[Column], features: Sequence[Column]) -> pa.Table:
@@ -203,10 +219,10 @@ def rows_that_score(bundle: Bundle, golden: pa.Table, preprocess: Preprocess) ->
     RegistrationRefused
         When it can score none of them.
     """
-    if _outcome(partial(_scores, bundle, golden, preprocess)) == "scores":
+    if not _outcome(partial(score_rows, bundle, golden, preprocess)).startswith("raises"):
         return golden, 0
-    outcomes = [_outcome(partial(_scores, bundle, row, preprocess)) for row in _single_rows(golden)]
-    kept = [at for at, outcome in enumerate(outcomes) if outcome == "scores"]
+    outcomes = [_outcome(partial(score_rows, bundle, row, preprocess)) for row in _single_rows(golden)]
+    kept = [at for at, outcome in enumerate(outcomes) if not outcome.startswith("raises")]
     if not kept:
         raise RegistrationRefused(
             bundle.name,
@@ -220,86 +236,56 @@ def _single_rows(table: pa.Table) -> list[pa.Table]:
     return [table.slice(at, 1) for at in range(table.num_rows)]
 
 
-def require_rows_independent(bundle: Bundle, golden: pa.Table, preprocess: Preprocess) -> None:
-    """Refuse a model whose answer for a row depends on other rows, the order of rows or columns, or chance."""
-    rows = golden.num_rows
-    half = max(rows // 2, 1)
-    backwards = pa.array(np.arange(rows)[::-1])
-
-    def whole() -> pa.Table:
-        return _scores(bundle, golden, preprocess)
-
-    def halves() -> pa.Table:
-        parts = [part for part in (golden.slice(0, half), golden.slice(half)) if part.num_rows]
-        return pa.concat_tables([_scores(bundle, part, preprocess) for part in parts])
-
-    def reversed_rows() -> pa.Table:
-        return _scores(bundle, golden.take(backwards), preprocess).take(backwards)
-
-    def reordered_columns() -> pa.Table:
-        return _scores(bundle, golden, preprocess, reordered=True)
-
-    trials: dict[str, tuple[Callable[[], pa.Table], str]] = {
-        "twice": (whole, "Give random steps a fixed random_state."),
-        "in two batches": (halves, _ROW_WISE),
-        "in reverse order": (reversed_rows, _ROW_WISE),
-        "with reordered columns": (reordered_columns, _BY_NAME),
-    }
-    expected = whole()
-    for how, (trial, remedy) in trials.items():
-        try:
-            worst = worst_difference(expected, trial(), SAME_SCORE)
-        except Exception as error:
-            raise RegistrationRefused(
-                bundle.name, f"{rows} rows that score well raise {type(error).__name__} scored {how}", remedy
-            ) from error
-        if worst is not None:
-            raise RegistrationRefused(bundle.name, f"the same {rows} rows scored {how} differ: {worst}", remedy)
-
-
-_BY_NAME = "Name columns in preprocess and in the model instead of counting them."
-
-_ROW_WISE = (
-    "Take statistics of columns in fit (a scikit-learn transformer in build_model), not in preprocess, where they "
-    "would be those of the batch."
-)
-
-
 def probe(bundle: Bundle, golden: pa.Table, preprocess: Preprocess) -> dict[str, Any]:
-    """Return what unusual values in each feature give: ``scores``, or ``raises: <exception>``.
+    """Return what unusual values in each feature give, in the words of ``_outcome``.
 
-    ``null`` for every feature; ``nan`` and ``infinity`` for numbers; ``unseen`` for text; ``missing_column`` for every
-    feature: the frame without it.
+    ``null`` for every feature; ``nan`` and ``infinity`` for those that can hold them; ``unseen`` for text;
+    ``missing_column`` for every feature: the frame without it.
     """
-    rows = golden.slice(0, _PROBED_ROWS)
-    frame = model_frame(rows, (AS_OF, *bundle.features))
+    frame = model_frame(golden.slice(0, _PROBED_ROWS), (AS_OF, *bundle.features))
     found: dict[str, Any] = {"null": {}, "nan": {}, "infinity": {}, "unseen": {}, "missing_column": {}}
 
     def give(changed: pd.DataFrame) -> str:
-        return _outcome(lambda: bundle.score(_prepared(changed, preprocess)))
+        return _outcome(lambda: outputs_table(bundle.score(_prepared(changed, preprocess))))
+
+    def with_all(column: Column, value: Any) -> str:
+        same = pd.Series([value] * len(frame), dtype=frame[column.name].dtype, index=frame.index)
+        return give(frame.assign(**{column.name: same}))
 
     for column in bundle.features:
-        if column.kind is Kind.NUMBER:
-            found["null"][column.name] = found["nan"][column.name] = give(frame.assign(**{column.name: np.nan}))
-            both = [give(frame.assign(**{column.name: value})) for value in (np.inf, -np.inf)]
-            found["infinity"][column.name] = next((one for one in both if one != "scores"), "scores")
-        else:
-            nothing = pd.Series([None] * len(frame), dtype=frame[column.name].dtype, index=frame.index)
-            found["null"][column.name] = give(frame.assign(**{column.name: nothing}))
+        name = column.name
+        found["null"][name] = with_all(column, np.nan if column.kind is Kind.NUMBER else None)
+        if pa.types.is_floating(column.arrow_type):
+            # The model sees NULL and NaN alike.
+            found["nan"][name] = found["null"][name]
+            both = [with_all(column, value) for value in (np.inf, -np.inf)]
+            found["infinity"][name] = max(both, key=_severity)
         if column.kind is Kind.TEXT:
-            unseen = pd.Series([UNSEEN] * len(frame), dtype=object, index=frame.index)
-            found["unseen"][column.name] = give(frame.assign(**{column.name: unseen}))
-        found["missing_column"][column.name] = give(frame.drop(columns=[column.name]))
+            found["unseen"][name] = with_all(column, UNSEEN)
+        found["missing_column"][name] = give(frame.drop(columns=[name]))
     return found
 
 
-def _outcome(attempt: Callable[[], Any]) -> str:
-    """Return ``scores``, or ``raises: `` and the name of the exception."""
+def _outcome(attempt: Callable[[], pa.Table]) -> str:
+    """Return ``scores``, ``not finite: `` and the outputs that are NaN or infinite, or ``raises: `` and the exception."""
     try:
-        attempt()
+        scored = attempt()
     except Exception as error:
         return f"raises: {type(error).__name__}"
-    return "scores"
+    bad = [name for name in scored.column_names if _has_non_finite(scored.column(name).combine_chunks())]
+    return f"not finite: {', '.join(bad)}" if bad else "scores"
+
+
+def _severity(outcome: str) -> int:
+    return 2 if outcome.startswith("raises") else int(outcome != "scores")
+
+
+def _has_non_finite(values: pa.Array) -> bool:
+    if pa.types.is_list(values.type):
+        values = values.flatten()
+    if pa.types.is_floating(values.type):
+        return not pc.all(pc.fill_null(pc.is_finite(values), False), min_count=0).as_py()
+    return bool(values.null_count)
 
 
 def _prepared(frame: pd.DataFrame, preprocess: Preprocess) -> pd.DataFrame:
@@ -307,14 +293,6 @@ def _prepared(frame: pd.DataFrame, preprocess: Preprocess) -> pd.DataFrame:
         return frame.drop(columns=[AS_OF.name], errors="ignore")
     found = preprocess(frame.copy())
     return found.drop(columns=[AS_OF.name], errors="ignore")
-
-
-def _scores(bundle: Bundle, table: pa.Table, preprocess: Preprocess, *, reordered: bool = False) -> pa.Table:
-    features = bundle.features[::-1] if reordered else bundle.features
-    frame = preprocessed(table, features, preprocess)
-    if reordered:
-        frame = frame[list(frame.columns)[::-1]]
-    return outputs_table(bundle.score(frame))
 
 
 def _model_features(estimator: Any, frame: pd.DataFrame, name: str) -> tuple[str, ...]:
@@ -364,7 +342,7 @@ def _outputs_of(bundle: Bundle, sample: pa.Table, preprocess: Preprocess) -> pa.
     """Return the predictions for the sample, without the rows that a run would reject."""
     keep = np.ones(sample.num_rows, dtype=bool)
     try:
-        return _scores(bundle, sample, preprocess)
+        return score_rows(bundle, sample, preprocess)
     except PrescoreError:
         raise
     except Exception:
@@ -372,9 +350,9 @@ def _outputs_of(bundle: Bundle, sample: pa.Table, preprocess: Preprocess) -> pa.
         for column in bundle.features:
             keep &= ~pc.is_null(sample.column(column.name), nan_is_null=True).to_numpy()
     try:
-        return _scores(bundle, sample.filter(pa.array(keep)), preprocess)
+        return score_rows(bundle, sample.filter(pa.array(keep)), preprocess)
     except Exception:
-        return _scores(bundle, bundle.golden, preprocess)
+        return score_rows(bundle, bundle.golden, preprocess)
 
 
 def _known_categories(bundle: Bundle, rows: pa.Table) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_selection import mutual_info_classif
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -50,6 +52,7 @@ from tasks.errors import (
     TypesRefused,
 )
 from tasks.estimators import kind_of_file, load_estimator, save_estimator
+from tasks.model_types import MODEL_TYPES, PARTIAL_OF
 from tasks.pipeline import Output
 from tasks.probes import GOLDEN_ROWS, create_bundle
 
@@ -266,7 +269,7 @@ def test_probes_record_what_a_tolerant_model_scores():
 def test_probes_record_what_a_strict_model_raises_on():
     rows = make_rows(holes=False)
     bundle, data = make_bundle(fitted(strict(), rows), rows)
-    assert bundle.probes["infinity"] == dict.fromkeys(["orders", "spent"], "raises: ValueError")
+    assert bundle.probes["infinity"] == {"spent": "raises: ValueError"}, "whole numbers are never infinite"
     assert bundle.raises_on_unseen == {"country"}
     assert loads(data).known_categories == {"country": ["de", "fr", "it"]}
 
@@ -528,6 +531,20 @@ def test_listed_types_are_refused_where_fitted_models_do_not_have_them(name):
 
     with pytest.raises(TypesRefused, match=name.replace(".", r"\.")):
         load(edited(data, plant))
+
+
+@pytest.mark.parametrize("name", MODEL_TYPES)
+def test_types_on_the_list_are_there_and_are_what_they_are_listed_as(name):
+    module, type_name = name.rsplit(".", 1)
+    found = getattr(importlib.import_module(module), type_name)
+    assert isinstance(found, type) is (MODEL_TYPES[name] != {"FunctionNode"})
+    assert callable(found)
+
+
+def test_functions_that_a_partial_may_hold_are_listed_themselves():
+    assert {name: MODEL_TYPES[name] for name in PARTIAL_OF} == dict.fromkeys(PARTIAL_OF, frozenset({"FunctionNode"}))
+    held = functools.partial(mutual_info_classif, random_state=0)
+    assert load(save_estimator(FunctionTransformer(func=held))).func.keywords == {"random_state": 0}
 
 
 def test_file_cannot_name_the_types_that_it_trusts():
