@@ -95,8 +95,18 @@ def _template(server_url: str) -> str:
 @pytest.fixture
 def database_url(server_url: str, _template: str) -> Iterator[str]:
     """A fresh database with all migrations applied, dropped afterwards whoever is still connected."""
+    yield from _fresh_database(server_url, _template)
+
+
+@pytest.fixture(scope="module")
+def module_database_url(server_url: str, _template: str) -> Iterator[str]:
+    """A fresh database for a module whose tests only read what was made once."""
+    yield from _fresh_database(server_url, _template)
+
+
+def _fresh_database(server_url: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {_template}")
+    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield psql_url(server_url, name)
     execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
