@@ -224,7 +224,8 @@ class Output(_Table):
 class Training(_Table):
     """What a model is learned from."""
 
-    #: Returns key, as_of and label for what is known at run.as_of; without a label the estimator is unsupervised.
+    #: Returns key, as_of and label for what is known at run.as_of; without a label the estimator is unsupervised. For ranked
+    #: lists a key and as_of may have several labels, a row each.
     labels: Annotated[UserQuery, BeforeValidator(query_field("[training] labels", "run", sampling=True))] | None = None
     #: Function without arguments that returns an unfitted estimator: ``model.py:build_model``.
     estimator: Annotated[str, AfterValidator(function_field(0))] | None = None
