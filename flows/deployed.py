@@ -6,19 +6,30 @@ Importing this module imports Prefect (2-6 s); the commands never do.
 from __future__ import annotations
 
 import logging
-from typing import Any
+import time
+from typing import Annotated, Any
 
 from prefect import State, flow
+from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from flows import score as scoring
 from flows import train as training
+from tasks import report
+from tasks.database import resolve_url
+from tasks.errors import PrescoreError
 from tasks.runs import Status, Trigger
-from tasks.settings import read_settings
+from tasks.settings import Settings, read_settings
+from tasks.stopwatch import Stopwatch
 
+logger = logging.getLogger("prescore.deployed")
+
+# The server checks the pattern before there is a run; it does not look at formats.
+_INSTANT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})$"
+Instant = Annotated[AwareDatetime, WithJsonSchema({"type": "string", "format": "date-time", "pattern": _INSTANT})]
 PIPELINE = Field(title="Pipeline", description="Name of the pipeline's folder, for example churn.", min_length=1)
 
 
@@ -31,10 +42,11 @@ class ScoreParameters(BaseModel):
     full: bool = Field(
         default=False, title="Full", description="Score every entity, not only the new, changed and due ones."
     )
-    as_of: AwareDatetime | None = Field(
+    as_of: Instant | None = Field(
         default=None,
         title="As of",
-        description="The instant to look at the data from; empty: now, by the clock of the database.",
+        description="The instant to look at the data from, with its zone: 2026-03-01T03:00:00Z. Empty: now, by the clock "
+        "of the database.",
     )
 
 
@@ -44,10 +56,11 @@ class TrainParameters(BaseModel):
     model_config = ConfigDict(title="Train", extra="forbid", frozen=True)
 
     pipeline: str = PIPELINE
-    as_of: AwareDatetime | None = Field(
+    as_of: Instant | None = Field(
         default=None,
         title="As of",
-        description="Train on what was known at this instant; empty: now, by the clock of the database.",
+        description="Train on what was known at this instant, with its zone: 2026-03-01T03:00:00Z. Empty: now, by the "
+        "clock of the database.",
     )
     promote: bool = Field(
         default=False,
@@ -61,10 +74,19 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     """Score a pipeline once: check, select, score, judge, publish.
 
     The run ends as completed when it published, as completed and named Skipped when it met another run, and as failed
-    when it was held, aborted or ended by an error; its message says why.
+    when it was held, aborted or ended by an error; its message says why. However it ends, it leaves a report.
     """
     log_into_run()
-    summary = scoring.score(read_settings(), params.pipeline, full=params.full, as_of=params.as_of, trigger=_trigger())
+    settings, watch, begun = read_settings(), Stopwatch(), time.monotonic()
+    try:
+        summary = scoring.score(
+            settings, params.pipeline, full=params.full, as_of=params.as_of, trigger=_trigger(), watcher=watch
+        )
+    except Exception as error:
+        reason = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
+        _leave_report(settings, params.pipeline, watch, since=begun, refused=reason)
+        raise
+    _leave_report(settings, params.pipeline, watch, run_id=summary.run_id)
     if summary.status not in {Status.PUBLISHED, Status.SKIPPED}:
         return Failed(message=summary.message)
     result = {
@@ -100,6 +122,32 @@ def log_into_run() -> None:
             handler = APILogHandler()
             handler.addFilter(_in_a_run)
             logger.addHandler(handler)
+
+
+def _leave_report(
+    settings: Settings,
+    pipeline: str,
+    watch: Stopwatch,
+    *,
+    run_id: int | None = None,
+    since: float = 0.0,
+    refused: str = "",
+) -> None:
+    """Write the one artifact of the run: the report. It is told, and changes nothing, when that does not succeed."""
+    timings = watch.timings()
+    try:
+        url = resolve_url(settings)
+        if run_id is None:
+            run_id = report.find_run(url, pipeline, time.monotonic() - since)
+        told = report.read_report(url, pipeline, run_id, timings, refused)
+    except PrescoreError:
+        told = report.Report(pipeline=pipeline, run=None, timings=timings, refused=refused)
+    try:
+        create_markdown_artifact(
+            report.write_markdown(told), key=report.artifact_key(pipeline), description=f"Report of a run of {pipeline}"
+        )
+    except Exception as error:  # whatever keeps the server from taking it, the run is what counts
+        logger.warning("the report could not be stored: %s", type(error).__name__)
 
 
 def _in_a_run(record: logging.LogRecord) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,29 +25,10 @@ from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
 from tasks.scoring import Scorer, Tally
 from tasks.settings import Settings
 from tasks.steps import step
+from tasks.stopwatch import StepTiming, Stopwatch, Watcher
 from tasks.transport import Session, open_snapshot_session
 
 logger = logging.getLogger("prescore.score")
-
-
-class Watcher(Protocol):
-    """Somebody who watches a run: a progress bar, a log."""
-
-    def stage(self, name: str) -> None:
-        """A step of the run begins."""
-
-    def rows(self, done: int, total: int) -> None:
-        """So many rows of so many were scored."""
-
-
-class Nobody:
-    """A watcher that does not look."""
-
-    def stage(self, name: str) -> None:
-        """Look away."""
-
-    def rows(self, done: int, total: int) -> None:
-        """Look away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +62,7 @@ class RunSummary:
     aging_at: datetime | None = None
     stale_at: datetime | None = None
     expires_at: datetime | None = None
+    timings: tuple[StepTiming, ...] = field(default=(), repr=False)
     findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     @property
@@ -117,14 +99,14 @@ def score(
     PrescoreError
         When the run failed or was refused; what was published before is still served.
     """
-    watcher = watcher or Nobody()
+    watch = Stopwatch(watcher)
     pipeline = find_pipeline(settings, name)
     refuse_queries(pipeline)
     url = resolve_url(settings)
     asked = Mode.FULL if full else Mode.INCREMENTAL
     try:
         with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
-            return _score_in(run, asked, watcher)
+            return replace(_score_in(run, asked, watch), timings=watch.timings())
     except RunInProgress as met:
         if trigger is not Trigger.SCHEDULED:
             raise
@@ -406,4 +388,4 @@ def _summary(
     )
 
 
-__all__ = ["Nobody", "PrescoreError", "RunSummary", "Watcher", "score"]
+__all__ = ["PrescoreError", "RunSummary", "Watcher", "score"]

@@ -26,9 +26,13 @@ from tasks.health import PipelineHealth
 from tasks.telling import narrator, shown, span, state_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flows.check import CheckReport
+    from flows.deploy import DeploySummary
     from flows.preview import FeatureRows, Preview
     from flows.score import RunSummary
+    from tasks.deployments import Plan
     from tasks.publishing import RolledBack
     from tasks.registry import AliasSpan, ModelVersion
     from tasks.training import TrainSummary
@@ -322,6 +326,53 @@ def _exact(value: Any) -> str:
         return f"{value:.12g}"
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else shown(value)
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def say(sentence: str) -> None:
+    """Say on stderr what happens."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {sentence}", markup=False)
+
+
+def show_served(plan: Plan, page: str, home: Path) -> None:
+    """Print where the page is, and which pipeline runs when."""
+    console, now = narrator(), datetime.now(UTC)
+    console.print(f"Prefect's page, in a few seconds: {page}", soft_wrap=True)
+    console.print(f"Its files and log: {home}", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("deployment", "schedule", "cron", "time zone", "next run"):
+        table.add_column(name)
+    for deployment in plan.deployments:
+        if not deployment.schedules:
+            table.add_row(deployment.name, "", "", "", "when somebody starts it")
+        for planned in deployment.schedules:
+            table.add_row(deployment.name, planned.slug, planned.cron, planned.timezone, shown(planned.next_tick(now)))
+    console.print(table)
+    console.print("Ctrl-C ends it.")
+
+
+def show_deployed(done: DeploySummary, *, as_json: bool) -> None:
+    """Print what `deploy` did, a line each, and the command that runs it."""
+    if as_json:
+        print_json(done)
+    console = narrator()
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    for problem in done.broken:
+        errors.print(f"prescore: {problem}", markup=False)
+    if as_json:
+        return
+    console.print(
+        f"On {done.server}, work pool {done.pool}{' (created)' if done.pool_created else ''}:", soft_wrap=True
+    )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for each in done.deployments:
+        table.add_row(each.name, each.done, "; ".join(each.schedules) or "no schedule")
+    console.print(table)
+    for name in done.unknown:
+        console.print(
+            f"{name} has no pipeline here and was left. Remove it with `prefect deployment delete {name}`.",
+            soft_wrap=True,
+        )
+    console.print(f"A worker runs them: prefect worker start --limit 2 --pool {done.pool}", soft_wrap=True)
 
 
 def show_rollback(done: RolledBack, *, as_json: bool) -> None:

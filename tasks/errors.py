@@ -352,3 +352,75 @@ class TrainingRefused(PrescoreError):
     def __init__(self, pipeline: str, what: str, remedy: str) -> None:
         self.pipeline = pipeline
         super().__init__(f"Pipeline {pipeline} cannot be trained: {what}. No version was registered. {remedy}")
+
+
+class PrefectUnreachable(PrescoreError):
+    """The Prefect server does not answer."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        self.server = server
+        super().__init__(
+            f"The Prefect server at {server} does not answer ({reason}). What was deployed before stays as it is. Start it, or "
+            "correct PREFECT_API_URL."
+        )
+
+
+class WorkPoolRefused(PrescoreError):
+    """There is no work pool that prescore can deploy to."""
+
+    def __init__(self, pool: str, what: str, remedy: str) -> None:
+        self.pool = pool
+        super().__init__(f"The work pool {pool} {what}. Nothing was deployed. {remedy}")
+
+
+class DeploymentRefused(PrescoreError):
+    """A deployment cannot be made or changed."""
+
+    def __init__(self, name: str, what: str, remedy: str) -> None:
+        self.name = name
+        super().__init__(f"The deployment {name} was not made: {what}. It was left as it is. {remedy}")
+
+
+class NothingToServe(PrescoreError):
+    """No folder declares a pipeline that could be run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(
+            f"No folder in {folder} declares a pipeline that can be run. Nothing was started. Mend one, or set "
+            "PRESCORE_PIPELINES to the folder that holds the pipelines."
+        )
+
+
+class ServedAlready(PrescoreError):
+    """Another `prescore serve` works with the same data folder."""
+
+    def __init__(self, folder: Path, process_id: str) -> None:
+        self.folder = folder
+        super().__init__(
+            f"The pipelines are being served already, by process {process_id or 'unknown'} in {folder}. Nothing was started. End "
+            "that one first, or set PRESCORE_DATA_DIR to another folder."
+        )
+
+
+class PortTaken(PrescoreError):
+    """Something else listens where the server is to listen."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        super().__init__(
+            f"Port {port} of 127.0.0.1 is taken. Nothing was started. Choose another with --port; or, if a Prefect server of "
+            f"yours is there, set PREFECT_API_URL=http://127.0.0.1:{port}/api and it will be used."
+        )
+
+
+class ProgramGivenUp(PrescoreError):
+    """A program ended again and again as soon as it was started."""
+
+    def __init__(self, what: str, deaths: int, code: int | None, log: Path | None) -> None:
+        self.what = what
+        where = f"Its log says why: {log}." if log is not None else "What it said is above."
+        super().__init__(
+            f"{what} ended {deaths} times as soon as it was started (exit code {code}). It is not started again, and no scheduled "
+            f"run takes place; what was published is still served. {where}"
+        )

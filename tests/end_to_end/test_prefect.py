@@ -1,9 +1,14 @@
-"""The scoring flow on a real Prefect server: one line a step, the same end as a plain run, no secret anywhere."""
+"""The flows on a real Prefect server, that of `prescore serve`: schedules, manual triggers, lines, logs, reports.
+
+One server serves the whole module. It runs the pipeline ``nightly_items`` by itself; the other tests use pipelines and
+databases of their own.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,26 +16,30 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import URLError
-from uuid import UUID
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from tasks.errors import ModelNotFound
+from tasks import migrations
+from tasks.errors import DeploymentRefused, ModelNotFound, WorkPoolRefused
 from tasks.runs import hold_lock
 from tasks.steps import step
-from tests.factories import World, make_model, make_pipeline, make_world
+from tests.conftest import execute, psql_url
+from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import DeploymentResponse
 
 # One worker starts the one server.
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -39,12 +48,23 @@ REPOSITORY = Path(__file__).parents[2]
 STEPS = ["load model", "check guards", "select population", "check population", "score entities", "check rows"]
 DEADLINE = 120.0
 
-# `prefect server start` that also ends with the process that started it, however that ends: its input closes.
+#: A pipeline's schedules: one that is due in twelve hours, every day, and one that is due never during a test.
+SCHEDULE = """
+[schedule]
+timezone = "Asia/Kolkata"
+full = "{full}"
+incremental = ["{incremental}", "1 1 1 * *"]
+"""
+
+# A `prescore` command that also ends with the process that started it, however that ends: its input closes.
 START = """
-import os, runpy, sys, threading
-threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
-runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+import os, signal, sys, threading
+def end():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end, daemon=True).start()
+from flows.cli import main
+main()
 """
 
 T = TypeVar("T")
@@ -61,11 +81,65 @@ def eventually(look: Callable[[], T | None]) -> T:
 
 @dataclass(frozen=True)
 class Server:
-    """A Prefect server of this module's own, and what it has recorded."""
+    """The Prefect server of `prescore serve`, and what it has recorded."""
 
+    #: The data folder: Prefect's files, and what serve printed.
     home: Path
-    environment: dict[str, str]
     client: SyncPrefectClient
+    #: What is served.
+    world: World
+    process: subprocess.Popen[bytes]
+
+    def said(self) -> str:
+        """Return what serve printed on standard error."""
+        return (self.home / "stderr").read_text()
+
+    def report(self, flow_run_id: UUID) -> tuple[str, str]:
+        """Return key and Markdown of the one artifact of a flow run."""
+        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+
+        only = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]), type=ArtifactFilterType(any_=["markdown"])
+        )
+        (found,) = self.client.read_artifacts(artifact_filter=only)
+        return found.key or "", str(found.data)
+
+    def ended(self, flow_run_id: UUID) -> FlowRun:
+        """Return a flow run once it has ended."""
+
+        def look() -> FlowRun | None:
+            found = self.client.read_flow_run(flow_run_id)
+            return found if found.state is not None and found.state.is_final() else None
+
+        return eventually(look)
+
+    def served(self) -> DeploymentResponse:
+        """Return the deployment that serve runs, once it is there."""
+        from prefect.exceptions import ObjectNotFound
+
+        def look() -> DeploymentResponse | None:
+            with suppress(ObjectNotFound):
+                return self.client.read_deployment_by_name("score/nightly_items")
+            return None
+
+        return eventually(look)
+
+    def runs_of(self, deployment_id: UUID) -> list[FlowRun]:
+        """Return the flow runs of a deployment, whatever their state."""
+        from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+        return self.client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+        )
+
+    def make_due(self, deployment_id: UUID, days: int = 1) -> FlowRun:
+        """Let the server's scheduler make the runs of the last days, which are due, and return the first of them."""
+        now = datetime.now(UTC)
+        span = {"start_time": (now - timedelta(days=days)).isoformat(), "end_time": now.isoformat()}
+        path = {"id": deployment_id}
+        self.client.request("POST", "/deployments/{id}/schedule", path_params=path, json=span).raise_for_status()
+        due = [run for run in self.runs_of(deployment_id) if (run.expected_start_time or now) < now]
+        return min(due, key=lambda run: run.expected_start_time or now)
 
     def last_flow_run(self) -> FlowRun:
         """Return the flow run that began last."""
@@ -136,27 +210,100 @@ class Server:
         return [run for run in found if (run.expected_start_time or start) < datetime.now(UTC)][:count]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on loopback with everything it writes in a temporary folder; it calls nobody."""
-    home = tmp_path_factory.mktemp("prefect")
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def environment_of(world: World, home: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a command on a world, without anything of Prefect but what is given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {
+        "PRESCORE_DATABASE_URL": world.url,
+        "PRESCORE_PIPELINES": str(world.settings.pipelines_dir),
+        "PRESCORE_DATA_DIR": str(home),
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        **more,
+    }
+
+
+def start_serve(world: World, home: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start `prescore serve` in a folder of its own."""
+    with (home / "stdout").open("ab") as out, (home / "stderr").open("ab") as err:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, "serve", "--port", str(port)],
+            env=environment_of(world, home),
+            cwd=home,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            # A test run in the background ignores Ctrl-C, and what it starts would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - takes no lock
+        )
+
+
+def answers(api: str) -> bool:
+    """Say whether a Prefect server answers."""
+    with suppress(URLError, ConnectionError, TimeoutError):
+        return bool(urllib.request.urlopen(f"{api}/health", timeout=5).status == 200)
+    return False
+
+
+def family(process_id: int) -> dict[int, str]:
+    """Return the command lines of a process's children and theirs."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    found: dict[int, str] = {}
+    parents = {process_id}
+    while more := {int(row[0]): row[2] for row in rows if int(row[1]) in parents and int(row[0]) not in found}:
+        found |= more
+        parents = set(more)
+    return found
+
+
+def alive(process_ids: Iterable[int]) -> set[int]:
+    """Return those of the processes that are still there."""
+    found = set()
+    for process_id in process_ids:
+        with suppress(ProcessLookupError):
+            os.kill(process_id, 0)
+            found.add(process_id)
+    return found
+
+
+def make_served(url: str, folder: Path, name: str, schedule: str) -> World:
+    """Return a world with a pipeline of this name, which has a model and schedules."""
+    world = make_world(url, folder, rows=500)
+    make_model(world, make_pipeline(world, name, toml=PIPELINE_TOML + schedule))
+    return world
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Iterator[Server]:
+    """`prescore serve` on loopback, with everything it writes in a temporary folder; it calls nobody.
+
+    At the end it is told to end as systemd does, and must leave nothing.
+    """
+    database = f"served_{uuid4().hex[:12]}"
+    execute(server_url, f"CREATE DATABASE {database}")
+    url = psql_url(server_url, database)
+    migrations.apply(url)
+    home, port = tmp_path_factory.mktemp("served"), free_port()
+    due = datetime.now(UTC).astimezone(ZoneInfo("Asia/Kolkata")) + timedelta(hours=12)
+    schedule = SCHEDULE.format(full=f"{due.minute} {due.hour} * * *", incremental=f"{due.minute} {due.hour} 2 2 *")
+    world = make_served(url, tmp_path_factory.mktemp("pipelines"), "nightly_items", schedule)
+    (world.settings.pipelines_dir / "broken").mkdir()
+    (world.settings.pipelines_dir / "broken" / "pipeline.toml").write_text("[entity]\n")
+    process = start_serve(world, home, port)
     ours = {
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | ours
-    start = [sys.executable, "-c", START, "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            start, env=environment, cwd=home, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-        )
+    children: dict[int, str] = {}
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ours.items():
@@ -173,29 +320,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
             settings = {
                 PREFECT_API_URL: ours["PREFECT_API_URL"],
-                PREFECT_HOME: home,
+                PREFECT_HOME: home / "prefect",
                 PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False,
                 PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # each flow run waits a second for it
             }
 
-            def answers() -> bool:
-                assert process.poll() is None, (home / "server.log").read_text()
-                with suppress(URLError, ConnectionError, TimeoutError):
-                    return bool(urllib.request.urlopen(f"{ours['PREFECT_API_URL']}/health", timeout=5).status == 200)
-                return False
+            def started() -> bool:
+                assert process.poll() is None, (home / "stderr").read_text()
+                return answers(ours["PREFECT_API_URL"])
 
-            eventually(answers)
+            eventually(started)
             with temporary_settings(settings), get_client(sync_client=True) as client:
-                yield Server(home=home, environment=environment, client=client)
+                yield Server(home=home, client=client, world=world, process=process)
+        children = family(process.pid)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
-            process.wait(timeout=20)
+            code = process.wait(timeout=90)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        process.communicate()
+            process.kill()
+            raise
+        finally:
+            execute(server_url, f"DROP DATABASE {database} WITH (FORCE)")
+    assert code == 0, (home / "stderr").read_text()
+    assert not alive(children)
 
 
 @pytest.fixture
@@ -220,6 +368,140 @@ def password(world: World) -> str:
     return str(found)
 
 
+def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server) -> None:
+    """The scheduler of the server makes the run of a day ago, of the deployment's own schedule, and it takes place."""
+    world, deployment = server.world, server.served()
+
+    def ahead() -> list[FlowRun] | None:
+        found = [run for run in server.runs_of(deployment.id) if run.parameters["params"].get("full")]
+        return found or None
+
+    made = eventually(ahead)
+    run = server.make_due(deployment.id)
+    ended = server.ended(run.id)
+
+    # What the scheduler made by itself: at the time of the declared zone, in twelve hours and each day after.
+    soon = min(run.expected_start_time for run in made if run.expected_start_time is not None)
+    assert timedelta(hours=11) < soon - datetime.now(UTC) < timedelta(hours=13)
+    assert all(run.auto_scheduled and run.state_name == "Scheduled" for run in made)
+    assert {schedule.slug for schedule in deployment.schedules} == {"full", "incremental-1", "incremental-2"}
+    assert {schedule.schedule.timezone for schedule in deployment.schedules} == {"Asia/Kolkata"}  # type: ignore[union-attr]
+    # What took place.
+    assert (ended.state_name, ended.state and ended.state.message) == ("Completed", "Published generation 1: 500 rows.")
+    assert world.one("SELECT status, trigger, mode, scored FROM prescore.runs") == {
+        "status": "published",
+        "trigger": "scheduled",
+        "mode": "full",
+        "scored": 500,
+    }
+    assert world.rows("SELECT count(*) FROM predictions.nightly_items WHERE state = 'fresh' AND p IS NOT NULL") == [
+        (500,)
+    ]
+    log = server.log(run.id, "published generation 1: 500 rows")
+    assert any(message.startswith("scored 500 entities in ") for message in log)
+    key, told = server.report(run.id)
+    assert key == "nightly-items-report"
+    assert told.startswith("# nightly_items: Published\n")
+    assert "| 500 | 500 | 0 | 0 |" in told
+    # What serve said, and what it gave away.
+    out = (server.home / "stdout").read_text()
+    assert f"{soon:%Y-%m-%d %H:%M}" in out
+    assert "score/nightly_items" in out
+    assert "broken/pipeline.toml [entity] key" in server.said()
+    assert not server.holds(password(world))
+    assert not any(password(world) in line for line in family(server.process.pid).values())
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"pipeline": "nightly_items", "full": "maybe"}, "'maybe' is not of type 'boolean'"),
+        ({"pipeline": "nightly_items", "fulll": True}, "'fulll' was unexpected"),
+        ({"pipeline": "items"}, "'items' is not one of ['nightly_items']"),
+        ({"pipeline": "nightly_items", "as_of": "yesterday"}, "'yesterday'"),
+        ({"full": True}, "'pipeline' is a required property"),
+    ],
+)
+def test_a_bad_parameter_is_refused_with_the_reason_before_there_is_a_run(
+    server: Server, given: dict[str, Any], reason: str
+) -> None:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    deployment = server.served()
+    before = {run.id for run in server.runs_of(deployment.id)}
+
+    with pytest.raises(PrefectHTTPStatusError) as refused:
+        server.client.create_flow_run_from_deployment(deployment.id, parameters={"params": given})
+
+    assert reason in refused.value.response.json()["detail"]
+    assert {run.id for run in server.runs_of(deployment.id)} == before
+
+
+def test_a_run_that_somebody_starts_completes_and_its_predictions_are_readable(server: Server) -> None:
+    world, deployment = server.world, server.served()
+    as_of = datetime.now(UTC)
+    given = {"pipeline": "nightly_items", "full": True, "as_of": as_of.isoformat()}
+
+    run = server.client.create_flow_run_from_deployment(deployment.id, parameters={"params": given})
+
+    assert server.ended(run.id).state_name == "Completed"
+    stored = world.one("SELECT trigger, mode, status FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
+    assert stored == {"trigger": "manual", "mode": "full", "status": "published"}
+    assert world.rows("SELECT DISTINCT state, as_of FROM predictions.nightly_items") == [("fresh", as_of)]
+
+
+def test_deploying_puts_pipelines_on_a_work_pool_and_touches_nothing_twice(world: World, server: Server) -> None:
+    from flows.deploy import deploy
+
+    def done(**options: Any) -> list[tuple[str, str]]:
+        summary = deploy(world.settings, None, pool="hands", create_pool=True, **options)
+        return [(each.name, each.done) for each in summary.deployments]
+
+    yearly = SCHEDULE.format(full="0 3 1 * *", incremental="*/15 * * * *")
+    make_pipeline(world, "pooled", toml=PIPELINE_TOML + yearly)
+    (world.settings.pipelines_dir / "torn").mkdir()
+    (world.settings.pipelines_dir / "torn" / "pipeline.toml").write_text("[entity]\n")
+
+    with pytest.raises(WorkPoolRefused, match=r"hands is not there\. Nothing was deployed\. Say --create-pool"):
+        deploy(world.settings, None, pool="hands", create_pool=False)
+    first = deploy(world.settings, None, pool="hands", create_pool=True)
+    deployment = server.client.read_deployment_by_name("score/pooled")
+    made = eventually(lambda: [run for run in server.runs_of(deployment.id) if run.auto_scheduled])
+
+    assert first.pool_created
+    assert [(each.name, each.done) for each in first.deployments] == [("score/pooled", "created")]
+    assert "torn/pipeline.toml [entity] key" in first.broken[0]
+    assert (deployment.work_pool_name, deployment.entrypoint, deployment.tags) == (
+        "hands",
+        "flows.deployed.score",
+        ["prescore"],
+    )
+    assert not deployment.job_variables
+    assert {run.state_name for run in made} == {"Scheduled"}
+    assert done() == [("score/pooled", "unchanged")]
+
+    # A pause on the page survives, also a change of another schedule.
+    (quarters,) = (each for each in deployment.schedules if each.slug == "incremental-1")
+    path = {"id": deployment.id, "schedule": quarters.id}
+    server.client.request("PATCH", "/deployments/{id}/schedules/{schedule}", path_params=path, json={"active": False})
+    assert done() == [("score/pooled", "unchanged")]
+    make_pipeline(world, "pooled", toml=PIPELINE_TOML + yearly.replace("0 3 1 * *", "30 4 1 * *"))
+    assert done() == [("score/pooled", "updated")]
+    changed = {each.slug: each for each in server.client.read_deployment_by_name("score/pooled").schedules}
+    assert changed["full"].schedule.cron == "30 4 1 * *"  # type: ignore[union-attr]
+    assert not changed["incremental-1"].active
+    assert changed["incremental-2"].active
+
+    # What is somebody else's is left, and what is gone is named.
+    server.client.create_deployment(server.client.create_flow_from_name("score"), "foreign")
+    make_pipeline(world, "foreign")
+    with pytest.raises(DeploymentRefused, match="score/foreign was not made: there is one without the tag prescore"):
+        deploy(world.settings, "foreign", pool="hands", create_pool=False)
+    shutil.rmtree(world.settings.pipelines_dir / "foreign")
+    (world.settings.pipelines_dir / "pooled").rename(world.settings.pipelines_dir / "renamed")
+    assert deploy(world.settings, None, pool="hands", create_pool=False).unknown == ("score/pooled",)
+
+
 def test_a_flow_run_shows_a_line_a_step_and_ends_in_the_same_place_as_a_plain_run(world: World, server: Server) -> None:
     for name in ("items", "twins"):
         make_model(world, make_pipeline(world, name))
@@ -238,6 +520,7 @@ def test_a_flow_run_shows_a_line_a_step_and_ends_in_the_same_place_as_a_plain_ru
         "as_of": as_of.isoformat().replace("+00:00", "Z"),
     }
     assert server.lines(flow_run.id, len(STEPS)) == [(name, "Completed") for name in STEPS]
+    assert server.report(flow_run.id)[0] == "items-report"
     log = server.log(flow_run.id, "published generation 1: 1000 rows")
     assert "selected 1000 of 1000 entities" in log
     assert any(message.startswith("scored 1000 entities in ") for message in log)
@@ -273,6 +556,10 @@ def test_a_run_that_publishes_nothing_fails_on_the_page_and_says_why(world: Worl
     assert (flow_run.state_name, flow_run.state.message) == ("Failed", ended["message"])
     assert "generation 1 is still served" in ended["message"]
     assert server.lines(flow_run.id, 4) == [(name, "Completed") for name in STEPS[:4]]
+    told = server.report(flow_run.id)[1]
+    assert told.startswith("# items: Held: not published\n\nHeld: population.size: ")
+    assert "**Readers see now:** generation 1, **fresh**" in told
+    assert "| **fail** | population.size | S3 |" in told
 
 
 def test_an_error_in_a_step_is_raised_as_it_is_and_shown_at_its_line(world: World, server: Server) -> None:
@@ -288,6 +575,9 @@ def test_an_error_in_a_step_is_raised_as_it_is_and_shown_at_its_line(world: Worl
     assert flow_run.state_name == "Failed"
     assert str(raised.value) in str(flow_run.state.message)
     assert server.lines(flow_run.id, 1) == [("load model", "Failed")]
+    told = server.report(flow_run.id)[1]
+    assert told.startswith(f"# items: Failed: not published\n\n{raised.value}\n\n**Readers see now:** nothing;")
+    assert "| load the model | " in told
     assert world.one("SELECT status FROM prescore.runs")["status"] == "failed"
     assert server.log(flow_run.id, "ModelNotFound")
     assert not server.holds(password(world))
@@ -304,6 +594,9 @@ def test_no_password_reaches_the_server_when_the_database_does_not_answer(
     assert state.name == "Failed"
     assert "No connection to database nowhere on 127.0.0.1:1" in state.message
     assert server.log(server.last_flow_run().id, "DatabaseUnreachable")
+    assert server.report(server.last_flow_run().id)[1].startswith(
+        "# items: Refused\n\nNo connection to database nowhere"
+    )
     assert not server.holds("hush-7f2c91")
 
 
@@ -329,6 +622,7 @@ def test_a_run_of_a_schedule_is_scheduled_and_skipped_when_it_meets_another(worl
     assert (skipped.is_completed(), skipped.name) == (True, "Skipped")
     assert server.client.read_flow_run(second.id).state_name == "Skipped"
     assert "is being run already" in str(skipped.message)
+    assert server.report(second.id)[1].startswith("# items: Skipped: another run was at work\n")
     assert not server.lines(second.id, 0)
 
 
@@ -419,3 +713,134 @@ def test_the_form_of_a_manual_run_explains_every_field(server: Server) -> None:
         assert schema["required"] == ["pipeline"]
         assert not schema["additionalProperties"]
         assert all(field["title"] and field["description"] for field in schema["properties"].values())
+
+
+# Long ones ---------------------------------------------------------------------------------------------------------
+
+EVERY_MINUTE = '[schedule]\nfull = "* * * * *"\n'
+
+
+@pytest.mark.slow
+def test_a_worker_runs_a_deployed_schedule_with_nobody_there(world: World, server: Server) -> None:
+    from flows.deploy import deploy
+
+    make_model(world, make_pipeline(world, "crowd", toml=PIPELINE_TOML + EVERY_MINUTE))
+    deploy(world.settings, "crowd", pool="crew", create_pool=True)
+    deployment = server.client.read_deployment_by_name("score/crowd")
+    api = os.environ["PREFECT_API_URL"]
+    environment = environment_of(
+        world,
+        server.home,
+        PREFECT_API_URL=api,
+        PREFECT_HOME=str(server.home / "worker"),
+        PREFECT_WORKER_QUERY_SECONDS="1",
+    )
+    start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "crew", "--limit", "1"]
+    with (server.home / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        published = "SELECT trigger, mode FROM prescore.runs WHERE status = 'published'"
+        assert eventually(lambda: world.rows(published))[0] == ("scheduled", "full")
+        ended = eventually(lambda: [run for run in server.runs_of(deployment.id) if run.state_name == "Completed"])[0]
+        assert any(
+            message.startswith("scored 1000 entities in ") for message in server.log(ended.id, "published generation")
+        )
+        assert server.report(ended.id)[0] == "crowd-report"
+        assert not server.holds(password(world))
+    finally:
+        server.client.delete_deployment(deployment.id)
+        os.killpg(worker.pid, signal.SIGTERM)
+        worker.wait(timeout=60)
+
+
+class Served:
+    """A `prescore serve` of a test's own."""
+
+    def __init__(self, world: World, home: Path) -> None:
+        self.world, self.home, self.port = world, home, free_port()
+        home.mkdir()
+        self.process = start_serve(world, home, self.port)
+
+    def said(self) -> str:
+        """Return what it printed on standard error."""
+        return (self.home / "stderr").read_text()
+
+    def wait_for(self, sentence: str) -> None:
+        """Wait until it said something."""
+        eventually(lambda: sentence in self.said())
+
+    def runs(self, where: str = "status = 'published'") -> int:
+        """Return how many runs there are."""
+        return int(self.world.rows(f"SELECT count(*) FROM prescore.runs WHERE {where}")[0][0])
+
+    def server(self) -> int:
+        """Return the process id of the server."""
+        return next(pid for pid, line in family(self.process.pid).items() if "flows.server" in line)
+
+    def deployments(self) -> set[str]:
+        """Return the names of what is deployed."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/deployments/filter", b"{}", {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return {each["name"] for each in json.load(answer)}
+
+    def end(self, number: int) -> int:
+        """End it by a signal, see that nothing is left of it, and return its exit code."""
+        children = family(self.process.pid)
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=90)
+        eventually(lambda: not alive(children))
+        return code
+
+
+@pytest.mark.slow
+def test_schedules_carry_on_when_the_server_dies_and_pipelines_come_and_go(database_url: str, tmp_path: Path) -> None:
+    world = make_served(database_url, tmp_path / "pipelines", "items", EVERY_MINUTE)
+    make_pipeline(world, "goes")
+    served = Served(world, tmp_path / "home")
+    try:
+        eventually(lambda: served.runs("status = 'published' AND trigger = 'scheduled'"))
+        assert served.deployments() == {"items", "goes"}
+
+        os.kill(served.server(), signal.SIGKILL)
+        served.wait_for("The Prefect server has ended (exit code -9). It is started again in 1 s.")
+        served.wait_for("The Prefect server answers again; schedules carry on.")
+        before = served.runs()
+        eventually(lambda: served.runs() > before)
+
+        # Ctrl-C while a run is at work: the run hears of it, and so does the server.
+        eventually(lambda: served.runs("status = 'running'"))
+        assert served.end(signal.SIGINT) == 130
+        assert served.runs("status = 'running'") == 0
+        assert served.runs("status = 'failed'") == 0
+
+        shutil.rmtree(world.settings.pipelines_dir / "goes")
+        make_pipeline(world, "comes")
+        before = served.runs()
+        served.process = start_serve(world, served.home, served.port)
+        eventually(lambda: served.runs() > before)
+        assert served.deployments() == {"items", "comes"}
+        assert served.end(signal.SIGTERM) == 0
+    finally:
+        served.process.kill()
+
+
+@pytest.mark.slow
+def test_nothing_is_left_when_serve_is_killed_and_the_next_one_knows(database_url: str, tmp_path: Path) -> None:
+    world = make_served(database_url, tmp_path / "pipelines", "items", EVERY_MINUTE)
+    served = Served(world, tmp_path / "home")
+    try:
+        eventually(lambda: served.runs("status = 'running'"))
+        children = family(served.process.pid)
+        served.process.kill()
+        served.process.wait()
+        eventually(lambda: not alive(children))
+        assert served.runs("status = 'running'") == 0
+
+        before = served.runs()
+        served.process = start_serve(world, served.home, served.port)
+        eventually(lambda: served.runs() > before)
+        assert served.end(signal.SIGTERM) == 0
+    finally:
+        served.process.kill()

@@ -1,0 +1,260 @@
+"""Put the deployments of pipelines on a Prefect server: for a work pool (`prescore deploy`) or for `prescore serve`.
+
+Importing this module imports Prefect.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import Flow
+from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
+
+from flows import deployed
+from tasks.deployments import TAG, Deployment, Plan, plan
+from tasks.errors import DeploymentRefused, PrefectUnreachable, UsageError, WorkPoolRefused
+from tasks.settings import Settings
+
+POOL_TYPE = "process"
+_FLOWS: Mapping[str, Flow[..., Any]] = {"score": deployed.score, "train": deployed.train}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What was done about one deployment."""
+
+    name: str
+    #: created, updated or unchanged.
+    done: str
+    deployment_id: str
+    schedules: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploySummary:
+    """What `prescore deploy` did."""
+
+    server: str
+    pool: str
+    pool_created: bool
+    deployments: tuple[Deployed, ...]
+    #: Folders that declare no pipeline, with everything that is wrong in them.
+    broken: tuple[str, ...]
+    #: Deployments of prescore in this pool whose pipeline is not here; they were left.
+    unknown: tuple[str, ...]
+
+
+def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool) -> DeploySummary:
+    """Create or update the deployments of one pipeline, or of all, on a process work pool of the server in PREFECT_API_URL.
+
+    Raises
+    ------
+    UsageError
+        When no server is named.
+    PrefectUnreachable, WorkPoolRefused, DeploymentRefused, PipelineNotFound, PipelineInvalid
+        Deployments that were made before stay.
+    """
+    server = PREFECT_API_URL.value()
+    if not server:
+        raise UsageError(
+            "PREFECT_API_URL names no Prefect server. Nothing was deployed. Set it, for example to "
+            "http://127.0.0.1:4200/api; or run `prescore serve`, which needs none."
+        )
+    wanted = plan(settings, name)
+    with open_client() as client:
+        created = ensure_pool(client, pool, create=create_pool)
+        done = tuple(put(client, deployment, pool) for deployment in wanted.deployments)
+        unknown = [] if name is not None else _strangers(client, wanted, pool)
+    return DeploySummary(
+        server=server,
+        pool=pool,
+        pool_created=created,
+        deployments=done,
+        broken=tuple(str(error) for error in wanted.broken),
+        unknown=tuple(unknown),
+    )
+
+
+@contextmanager
+def open_client() -> Iterator[SyncPrefectClient]:
+    """Open a client of the server in PREFECT_API_URL.
+
+    Raises
+    ------
+    PrefectUnreachable
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.TransportError as error:
+        raise PrefectUnreachable(str(PREFECT_API_URL.value()), type(error).__name__) from error
+
+
+def ensure_pool(client: SyncPrefectClient, name: str, *, create: bool) -> bool:
+    """Make sure that there is a process work pool of this name, and return whether it was created.
+
+    Raises
+    ------
+    WorkPoolRefused
+    """
+    try:
+        found = client.read_work_pool(name)
+    except ObjectNotFound:
+        if not create:
+            raise WorkPoolRefused(
+                name, "is not there", f"Say --create-pool, or run `prefect work-pool create {name} --type {POOL_TYPE}`."
+            ) from None
+        client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE))
+        return True
+    if found.type != POOL_TYPE:
+        raise WorkPoolRefused(name, f"is of type {found.type}", f"Name one of type {POOL_TYPE}.")
+    return False
+
+
+def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None) -> Deployed:
+    """Bring one deployment to the server; one that is there as it is wanted is not touched, its pauses included.
+
+    ``pool`` None makes a deployment for `prescore serve`.
+
+    Raises
+    ------
+    DeploymentRefused
+        When somebody else's has its name, it belongs to a work pool, or the server refuses it.
+    """
+    there = find(client, deployment.name)
+    if there is not None and TAG not in there.tags:
+        raise DeploymentRefused(deployment.name, f"there is one without the tag {TAG}", "Rename or delete that one.")
+    if there is not None and pool is None and there.work_pool_name is not None:
+        raise DeploymentRefused(
+            deployment.name,
+            f"it belongs to the work pool {there.work_pool_name}",
+            f"Let its worker run it, or delete it with `prefect deployment delete {deployment.name}`.",
+        )
+    try:
+        schedules = _schedules(deployment, there)
+        fields = _fields(deployment, pool)
+        if there is not None and _same(there, fields, schedules):
+            done, deployment_id = "unchanged", there.id
+        else:
+            flow_id = client.create_flow_from_name(deployment.flow)
+            deployment_id = client.create_deployment(
+                flow_id=flow_id, name=deployment.pipeline, schedules=schedules, **fields
+            )
+            done = "created" if there is None else "updated"
+    except (httpx.HTTPStatusError, ValidationError) as error:
+        raise DeploymentRefused(deployment.name, _reason(error), "Correct [schedule] in its pipeline.toml.") from error
+    return Deployed(
+        name=deployment.name,
+        done=done,
+        deployment_id=str(deployment_id),
+        schedules=tuple(f"{each.slug}: {each.cron} ({each.timezone})" for each in deployment.schedules),
+    )
+
+
+def find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    """Return a deployment by its name, or None."""
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        return None
+
+
+def tagged(client: SyncPrefectClient) -> list[tuple[str, DeploymentResponse]]:
+    """Return every deployment that prescore put on the server, with its name."""
+    filtered = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found: list[DeploymentResponse] = []
+    while page := client.read_deployments(deployment_filter=filtered, limit=200, offset=len(found)):
+        found += page
+    flows = {each.flow_id for each in found}
+    names = {flow_id: client.read_flow(flow_id).name for flow_id in flows}
+    return [(f"{names[each.flow_id]}/{each.name}", each) for each in found]
+
+
+def _strangers(client: SyncPrefectClient, wanted: Plan, pool: str) -> list[str]:
+    known = {deployment.name for deployment in wanted.deployments} | {
+        f"{flow}/{error.pipeline}" for error in wanted.broken for flow in _FLOWS
+    }
+    return sorted(name for name, there in tagged(client) if name not in known and there.work_pool_name == pool)
+
+
+def _schedules(deployment: Deployment, there: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
+    """Return the schedules to be; one that somebody paused on the page stays paused while it has its slug."""
+    paused = {each.slug for each in there.schedules if not each.active} if there is not None else set()
+    return [
+        DeploymentScheduleCreate(
+            slug=each.slug,
+            schedule=CronSchedule(cron=each.cron, timezone=each.timezone),
+            parameters=dict(each.parameters),
+            active=each.slug not in paused,
+        )
+        for each in deployment.schedules
+    ]
+
+
+def _fields(deployment: Deployment, pool: str | None) -> dict[str, Any]:
+    # No concurrency limit of Prefect: its slots are leases in the server's memory, and after a reboot that kills worker
+    # and server nothing frees them, so that CANCEL_NEW cancels every later run. The lock of the run, which dies with its
+    # connection, is what keeps two runs apart, also of two deployments or of somebody's command line.
+    fields: dict[str, Any] = {
+        "entrypoint": deployment.entrypoint,
+        "path": None,
+        "description": deployment.description,
+        "tags": [TAG],
+        "parameters": deployment.parameters,
+        "parameter_openapi_schema": parameter_schema(deployment),
+        "enforce_parameter_schema": True,
+    }
+    # Nothing is pulled: prescore is installed where the run takes place, and its environment is that of the worker.
+    # Job variables would be stored and shown by the server, and so are no place for the address of a database.
+    return fields if pool is None else fields | {"work_pool_name": pool, "pull_steps": [], "job_variables": {}}
+
+
+def parameter_schema(deployment: Deployment) -> dict[str, Any]:
+    """Return what a run may be given, as the server checks it before there is a run: this pipeline and no other."""
+    schema: dict[str, Any] = copy.deepcopy(_FLOWS[deployment.flow].parameters.model_dump())
+    for definition in schema["definitions"].values():
+        named = definition["properties"].get("pipeline")
+        if named is not None:
+            named |= {"enum": [deployment.pipeline], "default": deployment.pipeline}
+    return schema
+
+
+def _same(there: DeploymentResponse, fields: Mapping[str, Any], schedules: Sequence[DeploymentScheduleCreate]) -> bool:
+    found = {name: getattr(there, name) for name in fields}
+    wanted = dict(fields)
+    for values in (found, wanted):
+        values["pull_steps"] = values.get("pull_steps") or []
+        values["description"] = values["description"] or ""
+        values["tags"] = sorted(values["tags"])
+    return found == wanted and _shape(there.schedules) == _shape(schedules)
+
+
+def _shape(schedules: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return sorted(
+        (
+            each.slug or "",
+            getattr(each.schedule, "cron", None),
+            getattr(each.schedule, "timezone", None),
+            bool(each.active),
+            repr(sorted((each.parameters or {}).get("params", {}).items())),
+        )
+        for each in schedules
+    )
+
+
+def _reason(error: httpx.HTTPStatusError | ValidationError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(str(each["msg"]) for each in error.errors())
+    return f"the server answers {error.response.status_code}: {error.response.text[:500]}"

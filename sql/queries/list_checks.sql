@@ -1,0 +1,6 @@
+-- List what the checks of a run found, the gravest first.
+-- Parameters: run_id (bigint). Grain: one row per check and subject.
+SELECT check_id, code, subject, verdict, reason
+FROM prescore.checks
+WHERE run_id = :run_id
+ORDER BY array_position(ARRAY['fail', 'unknown', 'warn', 'pass', 'skipped'], verdict), check_id, subject
