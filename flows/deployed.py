@@ -20,6 +20,7 @@ from flows import score as scoring
 from flows import train as training
 from tasks import report
 from tasks.database import resolve_url
+from tasks.deployments import is_full
 from tasks.errors import PrescoreError
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings
@@ -80,7 +81,12 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     settings, watch, begun = read_settings(), Stopwatch(), time.monotonic()
     try:
         summary = scoring.score(
-            settings, params.pipeline, full=params.full, as_of=params.as_of, trigger=_trigger(), watcher=watch
+            settings,
+            params.pipeline,
+            full=params.full or _made_by_full_schedule(),
+            as_of=params.as_of,
+            trigger=_trigger(),
+            watcher=watch,
         )
     except Exception as error:
         reason = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
@@ -160,3 +166,16 @@ def _trigger() -> Trigger:
     context = FlowRunContext.get()
     made_by_schedule = context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
     return Trigger.SCHEDULED if made_by_schedule else Trigger.MANUAL
+
+
+def _made_by_full_schedule() -> bool:
+    """Say whether a schedule of full runs made this run, by the schedule's name.
+
+    Its parameters say so too, but Prefect 3.8.8 forgets those of a schedule that is paused or resumed on the page, and
+    the full runs that were promised would be incremental ones from then on.
+    """
+    context = FlowRunContext.get()
+    made = None if context is None or context.flow_run is None else context.flow_run
+    if made is None or not made.auto_scheduled or made.created_by is None:
+        return False
+    return is_full(made.created_by.display_value or "")

@@ -115,6 +115,11 @@ def deployments_of(pipeline: Pipeline) -> tuple[Deployment, ...]:
     return (scored, trained)
 
 
+def is_full(slug: str) -> bool:
+    """Say whether a schedule of this name makes full runs."""
+    return slug.partition("-")[0] == "full"
+
+
 def _planned(pipeline: Pipeline, kind: str, crons: Sequence[str], given: Mapping[str, Any]) -> list[Planned]:
     parameters = {"params": {"pipeline": pipeline.name, **given}}
     slugs = [kind] if len(crons) == 1 else [f"{kind}-{number}" for number in range(1, len(crons) + 1)]
