@@ -27,7 +27,8 @@ SELECT p.segment, count(*) AS customers, round(avg(p.distance)::numeric, 2) AS m
        percentile_disc(0.5) WITHIN GROUP (ORDER BY coalesce(v.visits, 0)) AS visits
 FROM predictions.segments_usable AS p
 LEFT JOIN (
-    SELECT customer_id, max(ordered_at)::date AS last_order, count(*) AS orders, sum(amount) AS spent
+    SELECT customer_id, max(ordered_at)::date AS last_order,
+           count(*) AS orders, sum(amount) AS spent
     FROM shop.orders
     GROUP BY customer_id
 ) AS o USING (customer_id)
