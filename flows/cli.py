@@ -421,6 +421,20 @@ def promote_model(
     typer.echo(f"{name} {alias}: version {version} (was {before}).")
 
 
+@models_app.command("rollback")
+def rollback_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    alias: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
+    because: Annotated[str | None, typer.Option(help="Why; kept in the history of the alias.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an alias name the version again that it named before; the next run of each pipeline that uses it is full."""
+    from flows.models import roll_back
+    from flows.show import show_went_back
+
+    show_went_back(roll_back(_settings(), name, alias=alias, because=because), as_json=as_json)
+
+
 @database_app.command("start")
 def start_database() -> None:
     """Start the embedded PostgreSQL, and migrate it."""

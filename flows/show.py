@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
     from flows.check import CheckReport
     from flows.deploy import DeploySummary
+    from flows.models import WentBack
     from flows.preview import FeatureRows, Preview
     from flows.score import RunSummary
     from tasks.deployments import Plan
     from tasks.publishing import RolledBack
-    from tasks.registry import AliasSpan, ModelVersion
+    from tasks.registry import AliasSpan, ModelUser, ModelVersion
     from tasks.training import TrainSummary
 
 
@@ -423,6 +424,8 @@ def show_registered(version: ModelVersion, *, as_json: bool) -> None:
     console.print(
         f"{version.name} version {version.version}, digest {version.digest[:12]}, {version.size_bytes:,} bytes."
     )
+    if version.trust:
+        console.print(f"It is {version.trust}.", soft_wrap=True, markup=False)
     if version.aliases:
         console.print(f"It is the {', '.join(version.aliases)}: runs use it.")
     else:
@@ -440,13 +443,16 @@ def show_models(versions: Iterable[ModelVersion], current: Iterable[AliasSpan], 
         console.print("No model is registered here yet. Run `prescore train PIPELINE`.")
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("model", "version", "alias", "trained on data until", "registered", "digest"):
+    for name in ("model", "version", "alias", "file", "trained on data until", "registered", "digest"):
         table.add_column(name)
     for v in versions:
-        table.add_row(
-            v.name, str(v.version), ", ".join(v.aliases), shown(v.train_data_until), shown(v.created_at), v.digest[:12]
-        )
+        file = "trusted pickle" if v.trusted_pickle else "skops"
+        until, made = shown(v.train_data_until), shown(v.created_at)
+        table.add_row(v.name, str(v.version), ", ".join(v.aliases), file, until, made, v.digest[:12])
     console.print(table)
+    for v in versions:
+        if v.trust:
+            console.print(f"{v.name} {v.version} is {v.trust}.", soft_wrap=True, markup=False)
 
 
 def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json: bool) -> None:
@@ -464,10 +470,8 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
             ("registered", f"{shown(version.created_at)} by {version.created_by}"),
             ("source", version.source),
             ("trained on data until", shown(version.train_data_until)),
-            (
-                "size",
-                f"{version.size_bytes:,} bytes" + (", pickle trusted by a person" if version.trusted_pickle else ""),
-            ),
+            ("file", version.trust or "skops, of types that prescore knows"),
+            ("size", f"{version.size_bytes:,} bytes"),
             ("environment", ", ".join(f"{name} {number}" for name, number in sorted(version.environment.items()))),
         ],
     )
@@ -525,6 +529,35 @@ def _probed(outcome: str | None) -> str:
     if outcome is None:
         return "-"
     return "scored" if outcome == "scores" else outcome.removeprefix("raises: ")
+
+
+def show_went_back(done: WentBack, *, as_json: bool) -> None:
+    """Print what an alias names again, and what that means for the pipelines that score with it."""
+    if as_json:
+        print_json(done)
+        return
+    lines = [f"{done.model} {done.alias}: version {done.version} again (was {done.before})."]
+    if not done.tried:
+        lines.append("No pipeline of this folder scores with it, so that only its digest was compared.")
+    lines += [_next_run(user, done.version) for user in done.users]
+    if not done.users:
+        lines.append("No pipeline has scored with it in this database yet.")
+    if done.earlier is not None:
+        lines.append(f"Going back again would lead to version {done.earlier}.")
+    for line in lines:
+        narrator().print(line, soft_wrap=True, markup=False)
+
+
+def _next_run(user: ModelUser, version: int) -> str:
+    name = user.pipeline
+    if user.model_version is None:
+        told = f"{name} serves nothing of this model yet; its next run is full."
+    elif user.model_version == version:
+        told = f"{name} serves the predictions of version {version} already; its next run need not be full."
+    else:
+        told = f"{name} serves the predictions of version {user.model_version} until its next run, which is full."
+    first = f"prescore resume {name} && " if user.pinned else ""
+    return f"{told} Start it: {first}prescore score {name}"
 
 
 def _facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:

@@ -100,8 +100,14 @@ CREATE TABLE prescore.models (
     probes           jsonb       NOT NULL DEFAULT '{}',
     trusted_pickle   boolean     NOT NULL DEFAULT false,
     size_bytes       bigint      NOT NULL,
+    trusted_by       text,
+    trusted_os_user  text,
+    trusted_at       timestamptz,
+    trusted_sha256   text,
     PRIMARY KEY (model, version),
-    UNIQUE (model, digest)
+    UNIQUE (model, digest),
+    CONSTRAINT models_trust
+        CHECK (trusted_pickle = (trusted_by IS NOT NULL) AND trusted_pickle = (trusted_at IS NOT NULL))
 );
 COMMENT ON TABLE prescore.models IS 'One row per model version; a version never changes.';
 COMMENT ON COLUMN prescore.models.model IS 'Name of the model.';
@@ -118,6 +124,10 @@ COMMENT ON COLUMN prescore.models.signature IS 'Key, feature and prediction colu
 COMMENT ON COLUMN prescore.models.probes IS 'What NULL, NaN, infinity and unseen categories gave at registration.';
 COMMENT ON COLUMN prescore.models.trusted_pickle IS 'A person vouched for a pickle or joblib file.';
 COMMENT ON COLUMN prescore.models.size_bytes IS 'Size of the bundle in bytes.';
+COMMENT ON COLUMN prescore.models.trusted_by IS 'Database role that vouched for the pickle or joblib file; NULL for a skops file.';
+COMMENT ON COLUMN prescore.models.trusted_os_user IS 'User of the operating system who did, where it is known.';
+COMMENT ON COLUMN prescore.models.trusted_at IS 'When they did.';
+COMMENT ON COLUMN prescore.models.trusted_sha256 IS 'SHA-256 of the file that they vouched for; no other one is opened. NULL if that was not recorded yet.';
 
 CREATE TABLE prescore.model_chunks (
     model   text    NOT NULL,
@@ -142,6 +152,7 @@ CREATE TABLE prescore.aliases (
     until   timestamptz,
     set_by  text        NOT NULL DEFAULT session_user,
     because text        NOT NULL,
+    went_back boolean   NOT NULL DEFAULT false,
     FOREIGN KEY (model, version) REFERENCES prescore.models,
     CHECK (since <= until)
 );
@@ -155,6 +166,7 @@ COMMENT ON COLUMN prescore.aliases.since IS 'From when the alias named this vers
 COMMENT ON COLUMN prescore.aliases.until IS 'Until when; NULL for the current row.';
 COMMENT ON COLUMN prescore.aliases.set_by IS 'Database role that moved the alias.';
 COMMENT ON COLUMN prescore.aliases.because IS 'Why it was moved.';
+COMMENT ON COLUMN prescore.aliases.went_back IS 'A rollback returned to this version; a promotion otherwise.';
 
 -- Runs: one row per execution of the scoring flow, whatever became of it.
 CREATE TABLE prescore.runs (

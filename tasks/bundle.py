@@ -302,6 +302,7 @@ def loads(
     pipeline_module: str | None = None,
     expect_digest: str | None = None,
     trusted_pickle: bool = False,
+    trusted_file: str | None = None,
     what: str = "The bundle",
 ) -> Bundle:
     """Read a bundle from its bytes.
@@ -316,6 +317,8 @@ def loads(
         The digest that the registry recorded. It is compared before anything is read.
     trusted_pickle
         Whether a person vouched for this version; only then is a pickle or joblib file opened.
+    trusted_file
+        The SHA-256 of the file that they vouched for; no other is opened then.
     what
         What a message calls the bundle, such as "Model churn version 3".
 
@@ -330,6 +333,9 @@ def loads(
     members = _read_members(data, what)
     evidence = _read_evidence(members, what)
     estimator_file = members.pop("estimator")
+    trusted_is_another = trusted_file is not None and digest_of(estimator_file) != trusted_file
+    if evidence["loader"] != "skops" and trusted_pickle and trusted_is_another:
+        raise BundleTampered(what=f"{what}'s pickle", expected=str(trusted_file), found=digest_of(estimator_file))
     loaded = load_estimator(estimator_file, evidence["loader"], module=pipeline_module, trusted_pickle=trusted_pickle)
     environment = dict(evidence.pop("environment"))
     if loaded.made_with is not None:

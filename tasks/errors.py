@@ -346,6 +346,42 @@ class ModelNotFound(PrescoreError):
         )
 
 
+class NothingBefore(PrescoreError):
+    """An alias has no version to go back to."""
+
+    def __init__(self, model: str, alias: str, version: int, there: str) -> None:
+        self.model, self.alias, self.version = model, alias, version
+        super().__init__(
+            f"{model} {alias} has nothing to go back to: version {version} is the first that it named, or every promotion "
+            f"since was undone already; {there}. Nothing was changed. Name a version yourself: "
+            f"`prescore models promote {model} VERSION{'' if alias == 'champion' else f' --alias {alias}'}`."
+        )
+
+
+class VersionUnfit(PrescoreError):
+    """The version that an alias would go back to cannot score a pipeline as it stands."""
+
+    def __init__(self, model: str, alias: str, current: int, version: int, problems: Sequence[str]) -> None:
+        self.model, self.alias, self.version, self.problems = model, alias, version, tuple(problems)
+        super().__init__(
+            f"{model} {alias} cannot go back to version {version}: {'; '.join(problems).rstrip('.')}. The alias still names "
+            f"version {current}, and what is published is still served. Put back what the version was made with, promote "
+            f"another one (`prescore models list {model}`), or train again."
+        )
+
+
+class AliasMoved(PrescoreError):
+    """Somebody else moved an alias at the same time."""
+
+    def __init__(self, model: str, alias: str, expected: int, found: int, who: str) -> None:
+        self.model, self.alias, self.expected, self.found = model, alias, expected, found
+        super().__init__(
+            f"{model} {alias} named version {expected} when this began and was moved meanwhile; it names version {found} now "
+            f"({who}). Nothing was changed by this command. Look with `prescore models show {model} {alias}`, and run it "
+            "again if you mean to go back from there."
+        )
+
+
 class TrainingRefused(PrescoreError):
     """There is nothing that a model could be trained or evaluated on."""
 

@@ -306,7 +306,8 @@ def rollback(url: str, pipeline: str) -> RolledBack:
         connection.execute(sa.text(load_query("pin_pipeline")), {"pipeline": pipeline, "because": because})
         current = registry.current_alias(connection, alias.model, alias.alias)
         if alias.model == head.model and (current is None or current.version != head.model_version):
-            registry.promote(connection, alias.model, head.model_version, alias.alias, f"{pipeline} {because}")
+            words = f"{pipeline} {because}"
+            registry.promote(connection, alias.model, head.model_version, alias.alias, words, went_back=True)
         connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
         connection.commit()
         return RolledBack(

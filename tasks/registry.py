@@ -6,14 +6,16 @@ What is written here becomes true with the caller's transaction: a promotion is 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from tasks.database import connect, load_query, one, rows
-from tasks.errors import ModelNotFound, PickleNotTrusted
+from tasks.errors import AliasMoved, BundleTampered, ModelNotFound, NothingBefore, PickleNotTrusted
 
 if TYPE_CHECKING:
     from tasks.bundle import Bundle
@@ -49,8 +51,25 @@ class ModelVersion:
     #: A person vouched for a pickle or joblib file.
     trusted_pickle: bool
     size_bytes: int
+    #: Database role that vouched for it; None for a skops file.
+    trusted_by: str | None = None
+    #: User of the operating system who did, where it is known.
+    trusted_os_user: str | None = None
+    trusted_at: datetime | None = None
+    #: SHA-256 of the file that they vouched for, 64 hex digits; None if that was not recorded yet.
+    trusted_sha256: str | None = None
     #: Aliases that name it now; filled by list_versions only.
     aliases: tuple[str, ...] = ()
+
+    @property
+    def trust(self) -> str | None:
+        """Who vouched for a pickle, when, and for which file, in words; None for a skops file, which needs nobody."""
+        if not self.trusted_pickle:
+            return None
+        user = f" (user {self.trusted_os_user})" if self.trusted_os_user else ""
+        at = f" at {self.trusted_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if self.trusted_at else ""
+        file = f"its SHA-256 is {self.trusted_sha256}" if self.trusted_sha256 else "its SHA-256 was not recorded"
+        return f"a pickle, which can run any code: {self.trusted_by}{user} vouched for the file{at}; {file}"
 
     @classmethod
     def from_row(cls, row: Any) -> ModelVersion:
@@ -72,6 +91,8 @@ class AliasSpan:
     until: datetime | None
     set_by: str
     because: str
+    #: A rollback returned to it; a promotion otherwise.
+    went_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +107,28 @@ class Promotion:
     def moved(self) -> bool:
         """Whether the alias names another version now."""
         return self.version != self.before
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBack:
+    """Where an alias would go back to."""
+
+    alias: str
+    current: ModelVersion
+    #: Since when the alias names it.
+    since: datetime
+    to: ModelVersion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUser:
+    """A pipeline that scores with an alias of a model."""
+
+    pipeline: str
+    #: A rollback of its publication refuses runs until somebody resumes it.
+    pinned: bool
+    #: Version of this model whose predictions are served; None while there are none.
+    model_version: int | None
 
 
 def register(
@@ -107,7 +150,7 @@ def register(
     source
         Where the version comes from, for people.
     trusted_pickle
-        A person vouched for the pickle or joblib file inside.
+        A person vouched for the pickle or joblib file inside; who, and for which file, is recorded.
     note
         Appended to the source.
     data
@@ -120,7 +163,8 @@ def register(
     """
     from tasks.bundle import digest_of, dumps, signature
 
-    if bundle.loader != "skops" and not trusted_pickle:
+    trusted = trusted_pickle and bundle.loader != "skops"
+    if bundle.loader != "skops" and not trusted:
         raise PickleNotTrusted(bundle.loader)
     data = dumps(bundle) if data is None else data
     digest = digest_of(data)
@@ -140,7 +184,9 @@ def register(
         environment=json.dumps(bundle.environment),
         signature=json.dumps(signature(bundle)),
         probes=json.dumps(bundle.probes),
-        trusted_pickle=trusted_pickle and bundle.loader != "skops",
+        trusted_pickle=trusted,
+        trusted_os_user=_os_user() if trusted else None,
+        trusted_sha256=digest_of(bundle.estimator_file or b"") if trusted else None,
         size_bytes=len(data),
     )
     made = ModelVersion.from_row(row)
@@ -198,6 +244,7 @@ def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline
         pipeline_module=None if pipeline is None else import_pipeline_code(pipeline),
         expect_digest=version.digest,
         trusted_pickle=version.trusted_pickle,
+        trusted_file=version.trusted_sha256,
         what=f"Model {name} version {version.version}",
     )
 
@@ -232,11 +279,19 @@ def alias_history(connection: sa.Connection, name: str) -> list[AliasSpan]:
 
 
 def promote(
-    connection: sa.Connection, name: str, version: int, alias: str, because: str, *, if_vacant: bool = False
+    connection: sa.Connection,
+    name: str,
+    version: int,
+    alias: str,
+    because: str,
+    *,
+    if_vacant: bool = False,
+    went_back: bool = False,
 ) -> Promotion:
     """Let an alias name a version, and keep in its history what it named before. Belongs to the caller's transaction.
 
     Promoting what the alias names already changes nothing. With ``if_vacant`` an alias that names something stays.
+    ``went_back`` says that a rollback does this, so that the next one goes further back.
 
     Raises
     ------
@@ -252,7 +307,7 @@ def promote(
     if if_vacant and before is not None:
         return Promotion(version=before, before=before)
     ended = one(connection, "end_alias", model=name, alias=alias)
-    values = {"model": name, "alias": alias, "version": version, "because": because}
+    values = {"model": name, "alias": alias, "version": version, "because": because, "went_back": went_back}
     since = None if ended is None else ended.until
     connection.execute(sa.text(load_query("insert_alias")), {**values, "since": since})
     return Promotion(version=version, before=before)
@@ -264,6 +319,91 @@ def promote_now(url: str, name: str, version: int, alias: str, because: str) -> 
         promotion = promote(connection, name, version, alias, because)
         connection.commit()
     return promotion
+
+
+def step_back(connection: sa.Connection, name: str, alias: str) -> StepBack:
+    """Return where an alias would go back to.
+
+    Raises
+    ------
+    ModelNotFound
+        When the alias names nothing.
+    NothingBefore
+        When it named nothing before, or every promotion of it was undone already.
+    """
+    current = require_alias(connection, name, alias)
+    history = alias_history(connection, name)
+    before = version_before(history, alias)
+    if before is None:
+        raise NothingBefore(name, alias, current.version, _there(connection, name))
+    since = next(entry.since for entry in history if entry.alias == alias and entry.until is None)
+    return StepBack(alias=alias, current=current, since=since, to=find_version(connection, name, before))
+
+
+def go_back(connection: sa.Connection, step: StepBack, because: str) -> None:
+    """Let an alias go back, unless somebody moved it since the step was found. Belongs to the caller's transaction.
+
+    Raises
+    ------
+    AliasMoved
+        Two who go back at once mean the same step, and not two.
+    """
+    name = step.to.name
+    connection.execute(sa.text(load_query("lock_model")), {"model": name})
+    now = next(entry for entry in alias_history(connection, name) if entry.alias == step.alias and entry.until is None)
+    if (now.version, now.since) != (step.current.version, step.since):
+        raise AliasMoved(name, step.alias, step.current.version, now.version, f"{now.set_by}: {now.because}")
+    promote(connection, name, step.to.version, step.alias, because, went_back=True)
+
+
+def list_users(connection: sa.Connection, name: str, alias: str) -> tuple[ModelUser, ...]:
+    """Return the pipelines that score with an alias, as far as they ran here."""
+    found = rows(connection, "list_model_users", model=name, alias=alias)
+    return tuple(ModelUser(pipeline=r.pipeline, pinned=r.pinned, model_version=r.model_version) for r in found)
+
+
+def version_before(history: Sequence[AliasSpan], alias: str) -> int | None:
+    """Return the version that an alias goes back to: what it named before its last promotion that still stands.
+
+    A step back undoes a promotion, so it takes it out of what stands: 1, 2, 3 and a step back leave 1, 2, and the next
+    step leads to 1.
+    """
+    standing: list[int] = []
+    for entry in history:
+        if entry.alias != alias:
+            continue
+        if entry.went_back and entry.version in standing:
+            while standing[-1] != entry.version:
+                standing.pop()
+        else:
+            standing.append(entry.version)
+    return standing[-2] if len(standing) > 1 else None
+
+
+def require_intact(connection: sa.Connection, version: ModelVersion) -> None:
+    """Compare the digest of a version's bundle with what was registered; nothing is read from it.
+
+    Raises
+    ------
+    BundleTampered
+    """
+    from tasks.bundle import digest_of
+
+    found = digest_of(_read(connection, version))
+    if found != version.digest:
+        raise BundleTampered(
+            what=f"Model {version.name} version {version.version}", expected=version.digest, found=found
+        )
+
+
+def _os_user() -> str | None:
+    """Return who runs this, as the operating system knows them; what variables say could be anybody."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except (ImportError, KeyError):
+        return None
 
 
 def _read(connection: sa.Connection, version: ModelVersion) -> bytes:

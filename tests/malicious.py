@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,16 @@ VARIABLE = "PRESCORE_TRAP"
 OWN = "prescore_pipelines.churn.model"
 EXTENSION = 240
 
-_EVENTS = (
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.putenv",
-    "subprocess.Popen",
-    "socket.connect",
-    "pickle.find_class",
-)
+_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pickle.find_class")
+#: Happen all the time; of interest where they concern the trap.
+_NAMED_EVENTS = ("import", "open", "os.putenv")
 _recording: list[list[str]] = []
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _recording and (event in _EVENTS or (event in {"import", "open"} and MODULE in str(arguments[0]))):
+    if not _recording:
+        return
+    if event in _EVENTS or (event in _NAMED_EVENTS and MODULE in str(arguments[0]).lower()):
         _recording[-1].append(event)
 
 
@@ -408,7 +405,7 @@ def _with_array(
 
 
 def _sparse(file: str) -> dict[str, Any]:
-    return _node("SparseMatrixNode", "scipy.sparse._base.sparray", type="scipy", file=file)
+    return _node("SparseMatrixNode", "scipy.sparse._csr.csr_matrix", type="scipy", file=file)
 
 
 def _nested(levels: int) -> dict[str, Any]:
@@ -445,6 +442,7 @@ def zipped(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STOR
     return out.getvalue()
 
 
+@cache
 def bomb(name: str = "schema.json", size: int = 70 * 2**20) -> bytes:
     """Return a zip of some 70 KB that expands to ``size`` bytes and says so."""
     return zipped([(name, bytes(size))], zipfile.ZIP_DEFLATED)
@@ -478,16 +476,29 @@ def _twice(trap: Trap) -> bytes:
     return zipped([("schema.json", good), ("schema.json", evil)])
 
 
+#: model.py of a pipeline churn: with names that it imports, and with a function and a class of its own.
+OWN_CODE = """
+import os
+from os import system
+from subprocess import Popen
+
+def leave(place):
+    open(place, "w").close()
+    return place
+
+class Store:
+    def __init__(self, place):
+        leave(place)
+
+    def clear(self, place):
+        return leave(place)
+"""
+
+
 def own_code() -> types.ModuleType:
-    """Return model.py of a pipeline churn as it is once imported: with a function of its own, and with imported names."""
+    """Return that model.py as it is once it was imported."""
     module = types.ModuleType(OWN)
-    exec(
-        "import os\nfrom os import system\nfrom subprocess import Popen\n"
-        "def leave(place):\n    open(place, 'w').close()\n    return place\n"
-        "class Store:\n    def __init__(self, place):\n        open(place, 'w').close()\n"
-        "    def clear(self, place):\n        open(place, 'w').close()\n        return place\n",
-        module.__dict__,
-    )
+    exec(OWN_CODE, module.__dict__)
     return module
 
 
@@ -725,7 +736,16 @@ SKOPS = [
     Crafted(
         "a sparse matrix of pickled objects",
         _with_array(lambda t: _npz(_npy(_object_array(t))), _sparse),
-        r"array of pickled objects|scipy\.sparse",
+        "array of pickled objects",
+        None,
+    ),
+    Crafted(
+        "a sparse matrix that is a zip bomb", _with_array(lambda t: bomb("data.npy"), _sparse), "would expand to", None
+    ),
+    Crafted(
+        "a sparse matrix of a trillion numbers",
+        _with_array(lambda t: _npz(_claiming(10**12)), _sparse),
+        "claims an array of 8,000,000,000,000",
         None,
     ),
     Crafted(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from tasks import bundle as bundles
 from tasks.checks.evidence import Check, Evidence
+from tasks.columns import Column
 from tasks.database import connect
 from tasks.features import AS_OF, KEYS_PER_QUERY, read_keys_sql
 from tasks.freshness import Finding, Verdict, describe
@@ -17,15 +18,12 @@ from tasks.registry import current_alias
 
 def schema(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """S5: do the feature query's columns fit the model's signature?"""
-    wanted = {column.name: column.postgres_type for column in evidence.scorer.bundle.features}
-    found = {column.name: column.postgres_type for column in evidence.scorer.contract.features}
-    missing = sorted(set(wanted) - set(found))
-    retyped = sorted(name for name in set(wanted) & set(found) if not _same_type(wanted[name], found[name]))
-    extra = sorted(set(found) - set(wanted))
+    wanted, found = evidence.scorer.bundle.features, evidence.scorer.contract.features
+    missing, retyped, extra = feature_differences(wanted, found)
     facts = {"observed": float(len(missing) + len(retyped)), "fail_limit": 1.0, "unit": "columns", "n": len(found)}
     if missing or retyped:
         parts = [f"missing: {', '.join(missing)}"] if missing else []
-        parts += [f"retyped: {', '.join(f'{n} ({wanted[n]} to {found[n]})' for n in retyped)}"] if retyped else []
+        parts += [f"retyped: {', '.join(retyped)}"] if retyped else []
         reason = (
             f"model {evidence.model.name} {evidence.model.version} expects {len(wanted)} features, the feature query "
             f"returns {len(found)} ({'; '.join(parts)})"
@@ -35,6 +33,21 @@ def schema(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield check.finding(Verdict.WARN, f"the model does not know {', '.join(extra)}", **facts)
     else:
         yield check.finding(Verdict.PASS, f"{len(found)} features as the model expects them", **facts)
+
+
+def feature_differences(wanted: Sequence[Column], found: Sequence[Column]) -> tuple[list[str], list[str], list[str]]:
+    """Return the features that a model misses in what a query returns, those of another type, and those it does not know.
+
+    In words: names, and ``name (type of training to type now)``.
+    """
+    before = {column.name: column.postgres_type for column in wanted}
+    now = {column.name: column.postgres_type for column in found}
+    retyped = sorted(name for name in set(before) & set(now) if not _same_type(before[name], now[name]))
+    return (
+        sorted(set(before) - set(now)),
+        [f"{name} ({before[name]} to {now[name]})" for name in retyped],
+        sorted(set(now) - set(before)),
+    )
 
 
 def _same_type(wanted: str, found: str) -> bool:
@@ -99,7 +112,9 @@ def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
         )
         yield check.finding(Verdict.WARN, reason)
     else:
-        yield check.finding(Verdict.PASS, f"version {evidence.model.version}, digest {evidence.model.digest[:12]}")
+        trust = f", {evidence.model.trust}" if evidence.model.trust else ""
+        reason = f"version {evidence.model.version}, digest {evidence.model.digest[:12]}{trust}"
+        yield check.finding(Verdict.PASS, reason)
 
 
 def model_environment(evidence: Evidence, check: Check) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from tasks import registry
 from tasks.bundle import Bundle, digest_of, dumps
 from tasks.columns import Column
 from tasks.database import connect
-from tasks.errors import BundleTampered, ModelNotFound, PickleNotTrusted
+from tasks.errors import AliasMoved, BundleTampered, ModelNotFound, NothingBefore, PickleNotTrusted
 from tasks.pipeline import Output
 from tasks.probes import create_bundle
 
@@ -259,9 +260,87 @@ def test_pickle_loads_only_where_the_registry_trusts_it(database_url, bundle):
     pickled = replace(bundle, loader="joblib", estimator_file=out.getvalue())
     with pytest.raises(PickleNotTrusted):
         register(database_url, pickled)
-    assert register(database_url, pickled, trusted_pickle=True).trusted_pickle
+    made = register(database_url, pickled, trusted_pickle=True)
+    assert made.trusted_pickle
+    assert (made.trusted_by, made.trusted_at is not None) == (made.created_by, True)
+    assert made.trusted_os_user == getpass.getuser()
+    assert made.trusted_sha256 == digest_of(out.getvalue())
+    assert made.trust is not None
+    assert f"{made.trusted_by} (user {made.trusted_os_user}) vouched for the file" in made.trust
     with connect(database_url) as connection:
         assert registry.load_bundle(connection, "churn", 1, None).loader == "joblib"
-        connection.execute(sa.text("UPDATE prescore.models SET trusted_pickle = false"))
+        connection.execute(
+            sa.text("UPDATE prescore.models SET trusted_pickle = false, trusted_by = NULL, trusted_at = NULL")
+        )
         with pytest.raises(PickleNotTrusted, match="It was not opened"):
             registry.load_bundle(connection, "churn", 1, None)
+
+
+def test_trust_belongs_to_one_file_and_a_skops_file_needs_none(database_url, bundle):
+    made = register(database_url, bundle, trusted_pickle=True)
+    assert not made.trusted_pickle
+    assert (made.trusted_by, made.trusted_os_user, made.trusted_at, made.trusted_sha256, made.trust) == (None,) * 5
+    # Nobody can be made to have trusted something without a name.
+    with connect(database_url) as connection, pytest.raises(sa.exc.IntegrityError, match="models_trust"):
+        connection.execute(sa.text("UPDATE prescore.models SET trusted_pickle = true"))
+
+
+# Going back --------------------------------------------------------------------------------------------------------
+
+
+def go_back(url: str, alias: str = "champion") -> int:
+    with connect(url) as connection:
+        step = registry.step_back(connection, "churn", alias)
+        registry.go_back(connection, step, "it was worse")
+        connection.commit()
+    return step.to.version
+
+
+def test_going_back_goes_further_each_time_and_not_forth(database_url, bundle):
+    for at in range(4):
+        register(database_url, another(bundle, at))
+    for version in (1, 2, 3):
+        promote(database_url, version)
+    assert go_back(database_url) == 2
+    promote(database_url, 4)
+    assert [go_back(database_url), go_back(database_url)] == [2, 1]
+    with connect(database_url) as connection:
+        history = registry.alias_history(connection, "churn")
+        assert [(span.version, span.went_back) for span in history] == [
+            *((version, False) for version in (1, 2, 3)),
+            *((2, True), (4, False), (2, True), (1, True)),
+        ]
+        assert {span.because for span in history if span.went_back} == {"it was worse"}
+        with pytest.raises(NothingBefore, match=r"nothing to go back to: version 1 .*its versions are 4, 3, 2, 1"):
+            registry.step_back(connection, "churn", "champion")
+    promote(database_url, 3, alias="challenger")
+    with pytest.raises(NothingBefore, match="--alias challenger"):
+        go_back(database_url, "challenger")
+    with pytest.raises(ModelNotFound, match="no alias nobody"):
+        go_back(database_url, "nobody")
+
+
+def test_two_who_go_back_at_once_take_one_step(database_url, bundle):
+    for at in range(3):
+        register(database_url, another(bundle, at))
+        promote(database_url, at + 1)
+    refused: list[Exception] = []
+
+    def second() -> None:
+        with connect(database_url) as connection:
+            try:
+                registry.go_back(connection, step, "the second")
+            except AliasMoved as error:
+                refused.append(error)
+
+    with connect(database_url) as first:
+        step = registry.step_back(first, "churn", "champion")
+        registry.go_back(first, step, "the first")
+        late = threading.Thread(target=second)
+        late.start()
+        first.commit()
+        late.join(30)
+    assert [str(error).count("the first") for error in refused] == [1]
+    assert "Nothing was changed by this command" in str(refused[0])
+    with connect(database_url) as connection:
+        assert [span.version for span in registry.alias_history(connection, "churn")] == [1, 2, 3, 2]
