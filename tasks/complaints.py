@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from tasks.errors import Problem
-from tasks.fields import nearest, show
+from tasks.fields import nearest, show, show_key
 
 _EXPECTED = {
     "string_type": "a text in quotes",
@@ -65,7 +65,7 @@ def complaints(error: ValidationError, model: type[BaseModel], pipeline: str, pl
 
 
 def _joined(place: str, keys: list[int | str]) -> str:
-    key = ".".join(str(key) for key in keys)
+    key = ".".join(show_key(key) for key in keys)
     if not key:
         return place
     # A place that names an output or a source already goes on with a dot: [predictions] score.metod

@@ -214,7 +214,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        # What was declared is repeated here: no sign of it shall move the cursor or turn the text of a terminal around.
+        text = f"{self.place}: {self.message}"
+        return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class PipelineInvalid(PrescoreError):

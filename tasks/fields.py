@@ -24,6 +24,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RESERVED_SUFFIX = re.compile(r".*(_usable|_for|_[0-9]+)")
 _DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 _PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.([a-z][a-z0-9_]*|\*))*|\*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _LONGEST = timedelta(days=36_525)
 _IDENTIFIER_BYTES = 63
 
@@ -88,6 +89,11 @@ def show(value: object) -> str:
     text = f'"{value}"' if isinstance(value, str) else str(value)
     text = text.replace("\x00", "\\0")
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def show_key(key: object) -> str:
+    """Return a key as TOML would write it: in quotes where it would not be one without."""
+    return str(key) if isinstance(key, int) or _BARE_KEY.fullmatch(str(key)) else show(str(key))
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

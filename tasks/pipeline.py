@@ -300,7 +300,8 @@ class _Reading:
     def pipeline(self, raw: Mapping[str, Any], text: str) -> Pipeline | None:
         for key in raw:
             if key not in _TABLES:
-                self.add(f"[{key}]" if isinstance(raw[key], dict) else key, unknown_key(key, _TABLES))
+                shown = fields.show_key(key)
+                self.add(f"[{shown}]" if isinstance(raw[key], dict) else shown, unknown_key(key, _TABLES))
         description = raw.get("description", "")
         if not isinstance(description, str) or "\x00" in description:
             self.add("description", f"expected a text in quotes without NUL, found {fields.show(description)}")
@@ -374,7 +375,7 @@ class _Reading:
             return None
         outputs = []
         for name, value in declared.items():
-            place = f"[predictions] {name}"
+            place = f"[predictions] {fields.show_key(name)}"
             if isinstance(value, dict) and {"name", "class_"} & set(value):
                 known = [key for key in Output.model_fields if key not in {"name", "class_"}]
                 for key in sorted({"name", "class_"} & set(value)):
@@ -402,7 +403,7 @@ class _Reading:
         sources: list[Source] = []
         for at, value in enumerate(declared, start=1):
             named = value.get("name") if isinstance(value, dict) else None
-            label = named if isinstance(named, str) else f"number {at}"
+            label = named if isinstance(named, str) and named.strip() else f"number {at}"
             source = self.validated(Source, f"[[source]] {label}", value)
             if source is not None and source.name in {known.name for known in sources}:
                 self.add(f"[[source]] {label}", "is declared twice; keep one of the two")

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from hypothesis import settings
 
 from tests.servers import FOLDER_VARIABLE, Server, all_servers, main_server, prepare_folder, remove_folders
+
+# The same examples on every machine and in every run; no limit of time, since machines are shared. Slow tests draw anew.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 _FOLDER = pytest.StashKey[Path]()
 _DATABASE_TESTS = Path(__file__).parent / "database"

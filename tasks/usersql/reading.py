@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pglast import scan
 from pglast.parser import ParseError
 
 from tasks.usersql.tree import parse
@@ -33,8 +34,12 @@ def read_query(text: str, origin: str) -> UserQuery:
         statements = parse(body)
     except ParseError:
         statements = ()
-    if len(statements) == 1 and statements[0].stmt_len:
-        body = body[: statements[0].stmt_location + statements[0].stmt_len]
-    begun = body.lstrip(_WHITESPACE)
-    line = 1 + body[: len(body) - len(begun)].count("\n")
+    start, end = 0, len(body)
+    if len(statements) == 1:
+        begins = statements[0].stmt_location
+        end = begins + statements[0].stmt_len if statements[0].stmt_len else end
+        # A semicolon before the statement ends an empty one; a comment before it stays.
+        start = begins if any(token.name == "ASCII_59" for token in scan(body[:begins])) else 0
+    begun = body[start:end].lstrip(_WHITESPACE)
+    line = 1 + body[: end - len(begun)].count("\n")
     return UserQuery(text=begun.rstrip(_WHITESPACE), origin=origin, line=line)

@@ -47,6 +47,8 @@ def only_message(text: str, supplied: str = "run") -> str:
         ("SELECT 'é;', $q$;$q$; -- é", "SELECT 'é;', $q$;$q$"),
         ("\ufeffSELECT 1;", "SELECT 1"),
         ("-- before\nSELECT 1;;", "-- before\nSELECT 1"),
+        (";\n; SELECT 1", "SELECT 1"),
+        ("/* é; */; -- ü\n;SELECT 'ä' -- ;", "SELECT 'ä' -- ;"),
     ],
 )
 def test_a_semicolon_ends_the_query_where_the_parser_sees_one(text: str, kept: str) -> None:
@@ -111,6 +113,7 @@ def test_a_syntax_error_names_the_line_also_behind_letters_of_several_bytes() ->
 
 def test_lines_count_from_the_start_of_the_file() -> None:
     assert "query.sql line 4:" in only_message("\n\n\nSELECT id FROM shop.customers LIMIT 10")
+    assert "query.sql line 3:" in only_message(";\n\nSELECT id FROM shop.customers LIMIT 10; -- end\n")
 
 
 @pytest.mark.parametrize(
