@@ -553,7 +553,7 @@ def _next_run(user: ModelUser, version: int) -> str:
     if user.model_version is None:
         told = f"{name} serves nothing of this model yet; its next run is full."
     elif user.model_version == version:
-        told = f"{name} serves the predictions of version {version} already; its next run need not be full."
+        return f"{name} serves the predictions of version {version} already; its next run need not be full."
     else:
         told = f"{name} serves the predictions of version {user.model_version} until its next run, which is full."
     first = f"prescore resume {name} && " if user.pinned else ""

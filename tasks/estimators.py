@@ -153,7 +153,7 @@ def _load_skops(data: bytes, module: str | None) -> Any:
         found = set()
     own = {name for name in found if _is_own(name, module)}
     refused = found - own - MODEL_TYPES.keys()
-    refused |= {_complaint(node) for node in misused if node.name not in refused}
+    refused |= {_complaint(node) for node in misused if not refused & {node.name, *_odd_keys(node)}}
     if refused:
         raise TypesRefused(sorted(refused), why_refused({*refused, *(node.name for node in misused)}))
     refuse_object_arrays(file)
@@ -209,7 +209,7 @@ def _fits(node: Node, module: str | None) -> bool:
 
 def _complaint(node: Node) -> str:
     """Name what a node that does not fit asks for."""
-    odd = _odd_keys(node) if node.loader == "DictNode" else []
+    odd = _odd_keys(node)
     return f"dictionary keys made by {', '.join(odd)}" if odd else f"{node.name} (as {node.loader})"
 
 
@@ -219,7 +219,9 @@ def _has_plain_bounds(node: Node) -> bool:
 
 
 def _odd_keys(node: Node) -> list[str]:
-    """Return what makes the keys of a dictionary beside types of plain values: skops calls what is named there."""
+    """Return what makes the keys, if it is a dictionary, beside types of plain values: skops calls what is named there."""
+    if node.loader != "DictNode":
+        return []
     types = node.state.get("key_types")
     content = types.get("content") if isinstance(types, dict) and types.get("__loader__") == "ListNode" else None
     if not isinstance(content, list) or not all(isinstance(key, dict) for key in content):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from flows.models import roll_back
 from tasks.errors import AliasMoved, NothingBefore, VersionUnfit
+from tasks.registry import promote_now
 from tests.disturbances import prescore
 from tests.factories import CHANGES_SQL, FEATURES_SQL, PIPELINE_TOML, World, make_model, make_pipeline, make_world
 from tests.factories import _fitted as fitted
@@ -99,6 +100,10 @@ def test_publication_that_goes_back_takes_the_alias_a_step_back(world: World) ->
     environment = {"PRESCORE_DATABASE_URL": world.url, "PRESCORE_PIPELINES": str(world.settings.pipelines_dir)}
     assert CliRunner().invoke(app, ["rollback", "items"], env=environment).exit_code == 0
     assert [row[:2] for row in aliases(world)] == [(1, False), (2, False), (1, True)]
+    promote_now(world.url, "items", 2, "champion", "after all")
+    assert command(world).stdout.splitlines()[1:] == [
+        "items serves the predictions of version 1 already; its next run need not be full."
+    ]
     with pytest.raises(NothingBefore):
         roll_back(world.settings, "items", alias="champion")
 
@@ -143,8 +148,6 @@ def test_alias_that_moved_while_the_version_was_tried_stays_where_it_went(
     make_model(world, make_pipeline(world), fit=lambda _, frame: fitted(None, frame.head(60)), promote=False)
 
     def meanwhile(*_: Any) -> list[str]:
-        from tasks.registry import promote_now
-
         promote_now(world.url, "items", 3, "champion", "a better one")
         return []
 
@@ -155,8 +158,6 @@ def test_alias_that_moved_while_the_version_was_tried_stays_where_it_went(
 
 
 def test_alias_that_no_pipeline_here_scores_with_is_compared_by_digest(world: World) -> None:
-    from tasks.registry import promote_now
-
     for version in (1, 2):
         promote_now(world.url, "items", version, "challenger", "a test")
     told = command(world, "--alias", "challenger")
