@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from flows import deployed
-from tasks.deployments import TAG, Deployment, Plan, plan
+from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
 from tasks.errors import DeploymentRefused, PrefectUnreachable, UsageError, WorkPoolRefused
 from tasks.settings import Settings
 
@@ -123,10 +123,10 @@ def ensure_pool(client: SyncPrefectClient, name: str, *, create: bool) -> bool:
     return False
 
 
-def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None) -> Deployed:
+def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None, *, guest: bool = False) -> Deployed:
     """Bring one deployment to the server; one that is there as it is wanted is not touched, its pauses included.
 
-    ``pool`` None makes a deployment for `prescore serve`.
+    ``pool`` None makes a deployment for `prescore serve`, ``guest`` one for a serve on the server of somebody else.
 
     Raises
     ------
@@ -134,17 +134,11 @@ def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None) -> 
         When somebody else's has its name, it belongs to a work pool, or the server refuses it.
     """
     there = find(client, deployment.name)
-    if there is not None and TAG not in there.tags:
-        raise DeploymentRefused(deployment.name, f"there is one without the tag {TAG}", "Rename or delete that one.")
-    if there is not None and pool is None and there.work_pool_name is not None:
-        raise DeploymentRefused(
-            deployment.name,
-            f"it belongs to the work pool {there.work_pool_name}",
-            f"Let its worker run it, or delete it with `prefect deployment delete {deployment.name}`.",
-        )
+    if there is not None:
+        _require_ours(deployment, there, pool, guest=guest)
     try:
         schedules = _schedules(deployment, there)
-        fields = _fields(deployment, pool)
+        fields = _fields(deployment, pool, guest=guest)
         if there is not None and _same(there, fields, schedules):
             done, deployment_id = "unchanged", there.id
         else:
@@ -161,6 +155,20 @@ def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None) -> 
         deployment_id=str(deployment_id),
         schedules=tuple(f"{each.slug}: {each.cron} ({each.timezone})" for each in deployment.schedules),
     )
+
+
+def _require_ours(deployment: Deployment, there: DeploymentResponse, pool: str | None, *, guest: bool) -> None:
+    """Refuse to change what somebody else deployed, or what somebody else would run with us."""
+    delete = f"delete it with `prefect deployment delete {deployment.name}`."
+    if TAG not in there.tags:
+        raise DeploymentRefused(deployment.name, f"there is one without the tag {TAG}", "Rename or delete that one.")
+    if pool is None and there.work_pool_name is not None:
+        belongs = f"it belongs to the work pool {there.work_pool_name}"
+        raise DeploymentRefused(deployment.name, belongs, f"Let its worker run it, or {delete}")
+    if guest and GUEST not in there.tags:
+        raise DeploymentRefused(
+            deployment.name, "the prescore serve of that server runs it", f"Rename one, or {delete}"
+        )
 
 
 def find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
@@ -203,7 +211,7 @@ def _schedules(deployment: Deployment, there: DeploymentResponse | None) -> list
     ]
 
 
-def _fields(deployment: Deployment, pool: str | None) -> dict[str, Any]:
+def _fields(deployment: Deployment, pool: str | None, *, guest: bool) -> dict[str, Any]:
     # No concurrency limit of Prefect: its slots are leases in the server's memory, and after a reboot that kills worker
     # and server nothing frees them, so that CANCEL_NEW cancels every later run. The lock of the run, which dies with its
     # connection, is what keeps two runs apart, also of two deployments or of somebody's command line.
@@ -211,7 +219,7 @@ def _fields(deployment: Deployment, pool: str | None) -> dict[str, Any]:
         "entrypoint": deployment.entrypoint,
         "path": None,
         "description": deployment.description,
-        "tags": [TAG],
+        "tags": [TAG, GUEST] if guest else [TAG],
         "parameters": deployment.parameters,
         "parameter_openapi_schema": parameter_schema(deployment),
         "enforce_parameter_schema": True,

@@ -31,7 +31,7 @@ from prefect.states import Crashed
 from rich.console import Console
 
 from flows.deploy import Deployed, open_client, put, tagged
-from tasks.deployments import Plan, plan
+from tasks.deployments import GUEST, Plan, plan
 from tasks.errors import DeploymentRefused, PrescoreError
 from tasks.settings import read_settings
 
@@ -75,7 +75,7 @@ def bring(client: SyncPrefectClient, wanted: Plan, *, alone: bool) -> list[Deplo
     done = []
     for deployment in wanted.deployments:
         try:
-            done.append(put(client, deployment, None))
+            done.append(put(client, deployment, None, guest=not alone))
         except DeploymentRefused as error:
             tell(str(error))
     if alone:
@@ -88,7 +88,7 @@ def remove_gone(client: SyncPrefectClient, wanted: Plan) -> None:
     """Delete deployments whose pipeline is gone; those of a broken folder lose them too, for they cannot run."""
     known = {deployment.name for deployment in wanted.deployments}
     for name, there in tagged(client):
-        if name not in known and there.work_pool_name is None:
+        if name not in known and there.work_pool_name is None and GUEST not in there.tags:
             with suppress(ObjectNotFound):
                 client.delete_deployment(there.id)
             tell(f"{name} has no pipeline any more: its deployment was removed.")

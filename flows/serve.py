@@ -70,14 +70,14 @@ def serve(
     *,
     port: int,
     limit: int,
-    told: Callable[[Plan, str, Path], None],
+    told: Callable[[Plan, str, Path | None], None],
     tell: Callable[[str], None],
     server: str | None = None,
 ) -> int:
     """Run every pipeline on its schedules until Ctrl-C or SIGTERM, and return the exit code.
 
-    ``server`` is the API of a Prefect server to use instead of one of our own. ``told`` hears once what is served and
-    where the page is, ``tell`` what happens.
+    ``server`` is the API of a Prefect server to use instead of one of our own. ``told`` hears once what is served, where
+    the page is, and the folder of the server if it is ours; ``tell`` hears what happens.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def serve(
             own = None
         look_at_database(settings, tell)
         runner = Keeper(_runner_program(settings, home, server, limit, alone=own is not None), tell)
-        told(wanted, server.removesuffix("/api"), home)
+        told(wanted, server.removesuffix("/api"), None if own is None else home)
         try:
             keep(own, runner, ending, tell)
         finally:

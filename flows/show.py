@@ -334,11 +334,14 @@ def say(sentence: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {sentence}", markup=False)
 
 
-def show_served(plan: Plan, page: str, home: Path) -> None:
+def show_served(plan: Plan, page: str, home: Path | None) -> None:
     """Print where the page is, and which pipeline runs when."""
     console, now = narrator(), datetime.now(UTC)
-    console.print(f"Prefect's page, in a few seconds: {page}", soft_wrap=True)
-    console.print(f"Its files and log: {home}", soft_wrap=True)
+    if home is None:
+        console.print(f"On the server that PREFECT_API_URL names; none is started: {page}", soft_wrap=True)
+    else:
+        console.print(f"Prefect's page, in a few seconds: {page}", soft_wrap=True)
+        console.print(f"Its files and log: {home}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("deployment", "schedule", "cron", "time zone", "next run"):
         table.add_column(name)

@@ -18,6 +18,8 @@ from tasks.settings import Settings
 
 #: The tag of everything that prescore puts on a server, and alone may remove from it.
 TAG = "prescore"
+#: The further tag of what a `prescore serve` runs that uses the server of somebody else, who leaves it alone.
+GUEST = "prescore-guest"
 
 
 @dataclass(frozen=True, kw_only=True)

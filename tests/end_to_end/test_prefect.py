@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +30,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tasks import migrations
+from tasks.deployments import plan
 from tasks.errors import DeploymentRefused, ModelNotFound, WorkPoolRefused
 from tasks.runs import hold_lock
 from tasks.steps import step
@@ -501,6 +502,30 @@ def test_deploying_puts_pipelines_on_a_work_pool_and_touches_nothing_twice(world
     shutil.rmtree(world.settings.pipelines_dir / "foreign")
     (world.settings.pipelines_dir / "pooled").rename(world.settings.pipelines_dir / "renamed")
     assert deploy(world.settings, None, pool="hands", create_pool=False).unknown == ("score/pooled",)
+
+
+def test_serve_leaves_alone_what_another_one_or_a_work_pool_runs(world: World, server: Server) -> None:
+    from flows.deploy import deploy, open_client, put
+    from flows.runner import remove_gone
+
+    make_pipeline(world, "hired")
+    deploy(world.settings, "hired", pool="hands", create_pool=True)
+    make_pipeline(world, "guest")
+    (hired,), (guest,) = (plan(world.settings, name).deployments for name in ("hired", "guest"))
+    (nightly,) = plan(server.world.settings, "nightly_items").deployments
+
+    with open_client() as client:
+        with pytest.raises(DeploymentRefused, match="it belongs to the work pool hands"):
+            put(client, hired, None)
+        with pytest.raises(DeploymentRefused, match="the prescore serve of that server runs it"):
+            put(client, nightly, None, guest=True)
+        assert put(client, guest, None, guest=True).done == "created"
+        put(client, replace(guest, pipeline="gone"), None)
+        remove_gone(client, plan(server.world.settings))
+
+    there = {each.name for each in server.client.read_deployments()}
+    assert {"hired", "guest", "nightly_items"} <= there
+    assert "gone" not in there
 
 
 def test_a_flow_run_shows_a_line_a_step_and_ends_in_the_same_place_as_a_plain_run(world: World, server: Server) -> None:
