@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -53,12 +54,31 @@ class Registered(RunnerDeployment):
         return self.id
 
 
+class End:
+    """Whether somebody wants the end; while no run can be at work, asking is ending."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_have_runs = threading.Event(), False
+
+    def ask(self, *_: object) -> None:
+        """Answer a signal, or the input that closed."""
+        self.asked.set()
+        if not self.may_have_runs:
+            os._exit(0)
+
+    def watch_input(self) -> None:
+        """Ask for the end when the input closes."""
+        while os.read(0, 1):
+            continue
+        self.ask()
+
+
 def main() -> int:
     """Deploy, then run what is due."""
-    end = threading.Event()
+    end = End()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
-    threading.Thread(target=_watch_input, args=(end,), name="prescore lifeline", daemon=True).start()
+        signal.signal(number, end.ask)
+    threading.Thread(target=end.watch_input, name="prescore lifeline", daemon=True).start()
     for name in _NOISE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -104,7 +124,7 @@ def end_abandoned(client: SyncPrefectClient, deployed: list[Deployed]) -> None:
         tell(f"{each.name} was at work when an earlier prescore serve ended: marked crashed.")
 
 
-def run(deployed: list[Deployed], limit: int, end: threading.Event) -> int:
+def run(deployed: list[Deployed], limit: int, end: End) -> int:
     """Start runs that are due, at most ``limit`` at once, until told to end; then tell those at work to end."""
     # Pausing on the way out would leave every schedule paused: a restart is to carry on.
     runner = Runner(name="prescore", limit=limit, pause_on_shutdown=False)
@@ -123,16 +143,20 @@ def run(deployed: list[Deployed], limit: int, end: threading.Event) -> int:
         except BaseException as error:
             failed.append(error)
         finally:
-            end.set()
+            end.asked.set()
 
+    end.may_have_runs = True
     # Not in the main thread: there the runner would answer SIGTERM itself, and once.
     thread = threading.Thread(target=live, name="prescore runner")
     thread.start()
-    end.wait()
+    end.asked.wait()
+    until = time.monotonic() + PATIENCE
+    while thread.is_alive() and not runner.started and time.monotonic() < until:
+        thread.join(0.1)  # it has only just begun, and cannot be told yet
     if thread.is_alive():
         with suppress(Exception):
             runner.execute_in_background(runner.astop)
-        thread.join(PATIENCE)
+        thread.join(max(0.0, until - time.monotonic()))
     if thread.is_alive() and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGTERM)  # the server did not answer, so that nobody has told the runs yet
     if failed:
@@ -146,12 +170,6 @@ def run(deployed: list[Deployed], limit: int, end: threading.Event) -> int:
 def tell(sentence: str) -> None:
     """Say something on standard error, which is that of `prescore serve`."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {sentence}", markup=False)
-
-
-def _watch_input(end: threading.Event) -> None:
-    while os.read(0, 1):
-        continue
-    end.set()
 
 
 if __name__ == "__main__":

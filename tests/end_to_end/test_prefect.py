@@ -513,6 +513,7 @@ def test_serve_leaves_alone_what_another_one_or_a_work_pool_runs(world: World, s
     make_pipeline(world, "guest")
     (hired,), (guest,) = (plan(world.settings, name).deployments for name in ("hired", "guest"))
     (nightly,) = plan(server.world.settings, "nightly_items").deployments
+    server.served()
 
     with open_client() as client:
         with pytest.raises(DeploymentRefused, match="it belongs to the work pool hands"):
