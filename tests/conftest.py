@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import uuid
@@ -114,6 +115,16 @@ def _fresh_database(server_url: str, template: str) -> Iterator[str]:
     execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield psql_url(server_url, name)
     execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_restored() -> Iterator[None]:
+    """The command sets levels for its whole process, which goes on to the next test here."""
+    loggers = [logging.getLogger(name) for name in ("prescore", "tasks", "flows")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

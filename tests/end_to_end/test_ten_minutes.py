@@ -38,10 +38,13 @@ from tests.conftest import execute, psql_url
 VARIABLE = "PRESCORE_TELCO_DATA"
 FILE = Path(os.environ.get(VARIABLE, ""), "customers.parquet")
 
-pytestmark = pytest.mark.skipif(
-    not (os.environ.get(VARIABLE) and FILE.is_file()),
-    reason=f"{VARIABLE} names no folder with customers.parquet, the table that the chapter is followed with",
-)
+pytestmark = [
+    pytest.mark.xdist_group("ten minutes"),  # the chapter is followed once
+    pytest.mark.skipif(
+        not (os.environ.get(VARIABLE) and FILE.is_file()),
+        reason=f"{VARIABLE} names no folder with customers.parquet, the table that the chapter is followed with",
+    ),
+]
 
 CUSTOMERS, BLANK = 7_043, 11
 #: What stands for the reader's own in the chapter.
