@@ -56,7 +56,11 @@ def everything(world: World) -> dict[str, Any]:
         what = "last_value, is_called" if kind == "S" else "count(*), sum(hashtextextended(r::text, 0))"
         # Views count by the clock; their rows are those of the tables.
         states[name] = () if kind == "v" else world.rows(f"SELECT {what} FROM {name} AS r")[0]
-    return {**states, "locks": world.rows("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")}
+    locks = world.rows(
+        "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
+        "WHERE l.locktype = 'advisory' AND d.datname = current_database()"
+    )
+    return {**states, "locks": locks}
 
 
 def test_a_dry_run_leaves_the_database_as_it_was_before_and_after_the_first_publication(world: World) -> None:

@@ -1,0 +1,30 @@
+"""What the commands print: tables for people on stdout, one JSON object for programs, progress on stderr."""
+
+from flows.show.deployments import show_deployed, show_served
+from flows.show.entities import show_features, show_preview
+from flows.show.models import show_models, show_registered, show_training, show_version, show_went_back
+from flows.show.parts import as_program, print_json, say
+from flows.show.pipelines import show_checks, show_created
+from flows.show.runs import RunProgress, show_health, show_lookup, show_rollback, show_run
+
+__all__ = [
+    "RunProgress",
+    "as_program",
+    "print_json",
+    "say",
+    "show_checks",
+    "show_created",
+    "show_deployed",
+    "show_features",
+    "show_health",
+    "show_lookup",
+    "show_models",
+    "show_preview",
+    "show_registered",
+    "show_rollback",
+    "show_run",
+    "show_served",
+    "show_training",
+    "show_version",
+    "show_went_back",
+]

@@ -1,0 +1,144 @@
+"""Runs while they work and afterwards, what is served, and what a reader sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.show.parts import plain, print_facts, print_findings, print_json
+from tasks.health import PipelineHealth
+from tasks.telling import narrator, shown, span, state_text
+
+if TYPE_CHECKING:
+    from flows.score import RunSummary
+    from tasks.publishing import RolledBack
+
+
+class RunProgress:
+    """A progress line on stderr while a run works; silent where stderr is no terminal."""
+
+    def __init__(self, pipeline: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._pipeline = pipeline
+        self._task = self._progress.add_task(f"{pipeline}: take the lock", total=None)
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str) -> None:
+        """A step of the run begins."""
+        self._progress.update(self._task, description=f"{self._pipeline}: {name}", completed=0, total=None)
+
+    def rows(self, done: int, total: int) -> None:
+        """So many rows of so many were scored."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def show_run(summary: RunSummary, *, as_json: bool) -> None:
+    """Print what a run did."""
+    if as_json:
+        print_json(summary.as_json())
+        return
+    console = narrator()
+    console.print(Text(f"{summary.pipeline}: {summary.message}", style="bold"))
+    why = f" ({summary.because})" if summary.because else ""
+    facts = [
+        ("run", f"{summary.run_id}, {summary.trigger.value}, {summary.mode.value}{why}"),
+        ("as of", shown(summary.as_of) if summary.as_of else ""),
+        ("model", f"{summary.model} {summary.model_version}" if summary.model else ""),
+        (
+            "population",
+            f"{summary.population:,} = {summary.scored:,} scored + {summary.unchanged:,} unchanged + {summary.rejected:,} rejected"
+            if summary.rows_per_second is not None
+            else f"{summary.population:,}",
+        ),
+        ("selected", f"{summary.new:,} new, {summary.changed:,} changed, {summary.due:,} due; {summary.gone:,} gone"),
+        ("speed", f"{summary.rows_per_second:,.0f} rows/s" if summary.rows_per_second else ""),
+        ("took", f"{summary.seconds:.1f} s, peak memory {summary.peak_memory / 1e6:,.0f} MB"),
+        ("good until", f"aging {shown(summary.aging_at)}, stale {shown(summary.stale_at)}" if summary.aging_at else ""),
+    ]
+    print_facts(console, [(name, text) for name, text in facts if text])
+    print_findings(console, summary.findings)
+
+
+def show_rollback(done: RolledBack, *, as_json: bool) -> None:
+    """Print what a rollback returned to, and what it undid."""
+    if as_json:
+        print_json(done)
+        return
+    undone = ", ".join(str(generation) for generation in done.undone) or "none"
+    console = narrator()
+    console.print(
+        f"{done.pipeline} serves generation {done.generation_id} again (model {done.model} {done.model_version}). "
+        f"Undone generations: {undone}. Runs are refused until `prescore resume {done.pipeline}`.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
+    """Print the health of pipelines, a row each, and what is wrong below."""
+    if as_json:
+        print_json({"pipelines": [{**asdict(row), "well": row.well} for row in found]})
+        return
+    console = narrator()
+    if not found:
+        console.print("No pipeline has run in this database yet.")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("pipeline", "state", "overdue", "data age", "rows", "model", "last run"):
+        right, whole = name in {"data age", "rows"}, name in {"pipeline", "state"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole)
+    for row in found:
+        last = f"{row.last_run_status} ({row.last_run_trigger})" if row.last_run_status else "never"
+        model = (
+            f"{row.model} {row.model_version}" + (", another pending" if row.model_pending else "") if row.model else ""
+        )
+        overdue = f"since {row.overdue_since:%Y-%m-%d %H:%M}" if row.overdue and row.overdue_since else "no"
+        age = span(row.age) if row.age is not None else ""
+        rows = f"{row.rows:,}" if row.rows is not None else ""
+        table.add_row(
+            row.pipeline + (" (pinned)" if row.pinned else ""), state_text(row.state), overdue, age, rows, model, last
+        )
+    console.print(table)
+    for row in found:
+        for reason in row.reasons:
+            console.print(Text(f"{row.pipeline}: {reason}"), soft_wrap=True)
+        if row.last_run_status not in {"published", "running", None} and row.last_run_message:
+            console.print(Text(f"{row.pipeline}: {row.last_run_message}"), soft_wrap=True)
+
+
+def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what an SQL reader sees for one entity."""
+    if as_json:
+        print_json(row)
+        return
+    console = narrator()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in row.items():
+        table.add_row(name, state_text(value) if name == "state" else plain(name, value))
+    console.print(table)
