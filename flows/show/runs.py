@@ -115,9 +115,7 @@ def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
         table.add_column(name, justify="right" if right else "left", no_wrap=whole)
     for row in found:
         last = f"{row.last_run_status} ({row.last_run_trigger})" if row.last_run_status else "never"
-        model = (
-            f"{row.model} {row.model_version}" + (", another pending" if row.model_pending else "") if row.model else ""
-        )
+        model = _model(row)
         overdue = f"since {row.overdue_since:%Y-%m-%d %H:%M}" if row.overdue and row.overdue_since else "no"
         age = span(row.age) if row.age is not None else ""
         rows = f"{row.rows:,}" if row.rows is not None else ""
@@ -130,6 +128,14 @@ def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
             console.print(Text(f"{row.pipeline}: {reason}"), soft_wrap=True)
         if row.last_run_status not in {"published", "running", None} and row.last_run_message:
             console.print(Text(f"{row.pipeline}: {row.last_run_message}"), soft_wrap=True)
+
+
+def _model(row: PipelineHealth) -> str:
+    """Return the version that is served; its model is named where that is not what everybody expects."""
+    if row.model is None:
+        return ""
+    named = "" if row.model == row.pipeline else f"{row.model} "
+    return f"{named}version {row.model_version}" + (", another pending" if row.model_pending else "")
 
 
 def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None:
