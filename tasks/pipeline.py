@@ -478,6 +478,12 @@ def _warnings(pipeline: Pipeline) -> list[str]:
                 f"{write(between)} between two full runs and the grace of {write(grace)}, so that predictions turn "
                 "stale before the next run is late. Raise it, or run more often"
             )
+    together = schedule.first_shared(plan.full, plan.incremental) if plan.full and plan.incremental else None
+    if together is not None:
+        found.append(
+            f"{place} [schedule] incremental: at {together} it fires in the same minute as full. One of the two runs is "
+            "skipped then, and it may be the full one. Choose minutes that full does not use"
+        )
     if plan.incremental and pipeline.features.changes is None:
         found.append(
             f"{place} [features] changes: incremental runs are scheduled and no query says what changed, so that they "

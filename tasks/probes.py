@@ -240,17 +240,32 @@ def probe(bundle: Bundle, golden: pa.Table, preprocess: Preprocess) -> dict[str,
     """Return what unusual values in each feature give, in the words of ``_outcome``.
 
     ``null`` for every feature; ``nan`` and ``infinity`` for those that can hold them; ``unseen`` for text;
-    ``missing_column`` for every feature: the frame without it.
+    ``missing_column`` for every feature: the frame without it. ``null_as_nan`` for text that the model scores when it is
+    NULL: ``same``, or ``differs`` where NaN, which pandas has for a missing text, is scored otherwise than None.
     """
     frame = model_frame(golden.slice(0, _PROBED_ROWS), (AS_OF, *bundle.features))
-    found: dict[str, Any] = {"null": {}, "nan": {}, "infinity": {}, "unseen": {}, "missing_column": {}}
+    kinds = ("null", "nan", "infinity", "unseen", "missing_column", "null_as_nan")
+    found: dict[str, Any] = {kind: {} for kind in kinds}
+
+    def scored(changed: pd.DataFrame) -> pa.Table:
+        return outputs_table(bundle.score(_prepared(changed, preprocess)))
 
     def give(changed: pd.DataFrame) -> str:
-        return _outcome(lambda: outputs_table(bundle.score(_prepared(changed, preprocess))))
+        return _outcome(partial(scored, changed))
+
+    def filled(column: Column, value: Any) -> pd.DataFrame:
+        same = pd.Series([value] * len(frame), dtype=frame[column.name].dtype, index=frame.index)
+        return frame.assign(**{column.name: same})
 
     def with_all(column: Column, value: Any) -> str:
-        same = pd.Series([value] * len(frame), dtype=frame[column.name].dtype, index=frame.index)
-        return give(frame.assign(**{column.name: same}))
+        return give(filled(column, value))
+
+    def null_as_nan(column: Column) -> str:
+        try:
+            as_nan = scored(filled(column, np.nan))
+        except Exception:
+            return "differs"
+        return "same" if worst_difference(scored(filled(column, None)), as_nan, SAME_SCORE) is None else "differs"
 
     for column in bundle.features:
         name = column.name
@@ -262,6 +277,8 @@ def probe(bundle: Bundle, golden: pa.Table, preprocess: Preprocess) -> dict[str,
             found["infinity"][name] = max(both, key=_severity)
         if column.kind is Kind.TEXT:
             found["unseen"][name] = with_all(column, UNSEEN)
+            if found["null"][name] == "scores":
+                found["null_as_nan"][name] = null_as_nan(column)
         found["missing_column"][name] = give(frame.drop(columns=[name]))
     return found
 

@@ -149,6 +149,19 @@ def period(crons: Sequence[str], timezone: str) -> timedelta:
     return _period(tuple(crons))
 
 
+def first_shared(crons: Sequence[str], others: Sequence[str]) -> str | None:
+    """Return the first time of day, as HH:MM by the clock on the wall, at which both fire in the same minute.
+
+    Looked for in the same 400 days as a period; None where they keep apart.
+    """
+    minutes = [np.unique(np.concatenate([_minutes(cron, _MEASURED_DAYS) for cron in each])) for each in (crons, others)]
+    shared = np.intersect1d(*minutes, assume_unique=True)
+    if not len(shared):
+        return None
+    hour, minute = divmod(int(shared[0]) % 1440, 60)
+    return f"{hour:02}:{minute:02}"
+
+
 @lru_cache(maxsize=1)
 def _zones() -> frozenset[str]:
     return frozenset(available_timezones())

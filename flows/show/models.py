@@ -60,10 +60,24 @@ def show_registered(version: ModelVersion, *, as_json: bool) -> None:
     )
     if version.trust:
         console.print(f"It is {version.trust}.", soft_wrap=True, markup=False)
+    _missing_texts(console, version)
     if version.aliases:
         console.print(f"It is the {', '.join(version.aliases)}: runs use it.")
     else:
         console.print(f"Make it the champion: prescore models promote {version.name} {version.version}")
+
+
+def _missing_texts(console: Console, version: ModelVersion) -> None:
+    """Warn of a model that knows a missing text as NaN, as pandas has it, and gets None from us: nothing would fail."""
+    told = version.probes.get("null_as_nan", {})
+    if names := [name for name, outcome in told.items() if outcome == "differs"]:
+        console.print(
+            f"Careful: a missing text is None here, and this model scores None otherwise than NaN ({', '.join(names)}). If "
+            'it was fitted on NaN, as pandas has it, let preprocess return frame.fillna(float("nan")), and register it '
+            "again.",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def show_models(versions: Iterable[ModelVersion], current: Iterable[AliasSpan], *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.preview import preview_run, read_features
+from flows.show import show_registered
 from flows.train import register_file
 from tasks.errors import ModelNotFound, PrescoreError, UsageError
 from tasks.freshness import Disposition
@@ -247,7 +248,7 @@ def test_values_that_json_has_no_word_for_are_text_as_postgres_writes_them(
 
 @pytest.mark.parametrize("filled", [True, False], ids=["with the preprocess of the README", "without"])
 def test_a_model_fitted_on_pandas_dtypes_gives_what_it_gave_in_the_notebook(
-    world: World, tmp_path: Path, filled: bool
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], filled: bool
 ) -> None:
     world.execute(
         "ALTER TABLE public.items ADD flag boolean, ADD n integer;"
@@ -274,7 +275,7 @@ def test_a_model_fitted_on_pandas_dtypes_gives_what_it_gave_in_the_notebook(
     )
     sample = read_features(world.settings, "items", limit=200, file=tmp_path / "rows.parquet")
     assert (sample.rows.num_rows, sample.missing) == (200, 0)
-    register_file(
+    version = register_file(
         world.settings,
         "items",
         tmp_path / "model.joblib",
@@ -282,6 +283,9 @@ def test_a_model_fitted_on_pandas_dtypes_gives_what_it_gave_in_the_notebook(
         train_data_until=datetime.now(UTC),
         trust_pickle=True,
     )
+    show_registered(version, as_json=False)
+    warned = "this model scores None otherwise than NaN (c)" in " ".join(capsys.readouterr().out.split())
+    assert warned is not filled
     found = preview_run(world.settings, "items", limit=300)
     served = pd.Series({e.key["id"]: e.predictions["p"] for e in found.entities if e.predictions}).sort_index()
     known = pd.Series(model.predict_proba(frame[columns])[:, 1], index=frame["id"])

@@ -609,6 +609,23 @@ def test_what_may_surprise_is_a_warning_and_not_an_error(write: Write) -> None:
     assert "[features] valid_for: features that do not depend on as_of" in warnings
 
 
+@pytest.mark.parametrize(
+    ("full", "incremental", "together"),
+    [
+        ("0 3 * * *", "*/15 * * * *", "03:00"),
+        ("40 3 * * *", "*/15 * * * *", None),
+        ("0 3 * * 0", "0 3 * * 1-6", None),
+        ("30 4 1 1 *", "30 4 * * 1", "04:30"),  # 1 January is a Monday now and then
+    ],
+)
+def test_full_and_incremental_runs_that_begin_together_are_warned_of(
+    write: Write, full: str, incremental: str, together: str | None
+) -> None:
+    text = f'{MINIMAL}{SOURCE}\n[schedule]\nfull = "{full}"\nincremental = "{incremental}"\n'
+    found = [w for w in load_pipeline(write(text)).warnings if "fires in the same minute as full" in w]
+    assert [f"at {together} it" in warning for warning in found] == ([True] if together else [])
+
+
 # Fingerprints -------------------------------------------------------------------------------------------------------
 
 FULL = changed('"features.sql"', '"features.sql"\nchanges = "changes.sql"\npreprocess = "model.py:preprocess"')
