@@ -154,8 +154,8 @@ def first_shared(crons: Sequence[str], others: Sequence[str]) -> str | None:
 
     Looked for in the same 400 days as a period; None where they keep apart.
     """
-    minutes = [np.unique(np.concatenate([_minutes(cron, _MEASURED_DAYS) for cron in each])) for each in (crons, others)]
-    shared = np.intersect1d(*minutes, assume_unique=True)
+    first, second = (np.concatenate([_minutes(cron, _MEASURED_DAYS) for cron in each]) for each in (crons, others))
+    shared = np.intersect1d(first, second)
     if not len(shared):
         return None
     hour, minute = divmod(int(shared[0]) % 1440, 60)
