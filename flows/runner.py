@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -126,8 +127,7 @@ def end_abandoned(client: SyncPrefectClient, deployed: list[Deployed]) -> None:
 
 def run(deployed: list[Deployed], limit: int, end: End) -> int:
     """Start runs that are due, at most ``limit`` at once, until told to end; then tell those at work to end."""
-    # Pausing on the way out would leave every schedule paused: a restart is to carry on.
-    runner = Runner(name="prescore", limit=limit, pause_on_shutdown=False)
+    runner = make_runner(limit)
     failed: list[BaseException] = []
 
     async def work() -> None:
@@ -160,11 +160,27 @@ def run(deployed: list[Deployed], limit: int, end: End) -> int:
     if thread.is_alive() and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGTERM)  # the server did not answer, so that nobody has told the runs yet
     if failed:
-        tell(f"The runner has ended: {type(failed[0]).__name__}.")
+        # What the system says holds paths and no secrets; other messages may hold an address with a password.
+        reason = str(failed[0]) if isinstance(failed[0], OSError) else type(failed[0]).__name__
+        tell(f"The runner has ended: {reason}.")
     sys.stdout.flush()
     sys.stderr.flush()
     # What may still be alive are threads of a client whose server is gone.
     os._exit(1 if failed or thread.is_alive() else 0)
+
+
+def make_runner(limit: int) -> Runner:
+    """Return a runner whose files lie in our own data folder.
+
+    Prefect keeps them in one folder for all users of a machine, below the temporary one, and there only the first user
+    may write.
+    """
+    tempfile.tempdir = str(read_settings().data_dir / "prefect")
+    try:
+        # Pausing on the way out would leave every schedule paused: a restart is to carry on.
+        return Runner(name="prescore", limit=limit, pause_on_shutdown=False)
+    finally:
+        tempfile.tempdir = None
 
 
 def tell(sentence: str) -> None:

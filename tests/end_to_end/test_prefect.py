@@ -231,11 +231,13 @@ def environment_of(world: World, home: Path, **more: str) -> dict[str, str]:
 
 
 def start_serve(world: World, home: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start `prescore serve` in a folder of its own."""
+    """Start `prescore serve` in a folder of its own, with a temporary folder that other users write to as well."""
+    shared = home / "shared"
+    shared.mkdir(exist_ok=True)
     with (home / "stdout").open("ab") as out, (home / "stderr").open("ab") as err:
         return subprocess.Popen(
             [sys.executable, "-c", START, "serve", "--port", str(port)],
-            env=environment_of(world, home),
+            env=environment_of(world, home, TMPDIR=str(shared)),
             cwd=home,
             stdin=subprocess.PIPE,
             stdout=out,
@@ -387,6 +389,8 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     assert all(run.auto_scheduled and run.state_name == "Scheduled" for run in made)
     assert {schedule.slug for schedule in deployment.schedules} == {"full", "incremental-1", "incremental-2"}
     assert {schedule.schedule.timezone for schedule in deployment.schedules} == {"Asia/Kolkata"}  # type: ignore[union-attr]
+    # Prefect's folder of runners would belong to whoever comes first on a machine.
+    assert not (server.home / "shared" / "runner_storage").exists()
     # What took place.
     assert (ended.state_name, ended.state and ended.state.message) == ("Completed", "Published generation 1: 500 rows.")
     assert world.one("SELECT status, trigger, mode, scored FROM prescore.runs") == {
@@ -766,7 +770,15 @@ def test_a_worker_runs_a_deployed_schedule_with_nobody_there(world: World, serve
     )
     start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "crew", "--limit", "1"]
     with (server.home / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True)
+        worker = subprocess.Popen(
+            start,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # Prefect's worker tells itself to end by SIGINT, which a test run in the background ignores.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - takes no lock
+        )
     try:
         published = "SELECT trigger, mode FROM prescore.runs WHERE status = 'published'"
         assert eventually(lambda: world.rows(published))[0] == ("scheduled", "full")
