@@ -40,8 +40,8 @@ class DatabaseUnreachable(PrescoreError):
     def __init__(self, url: str, cause: str) -> None:
         self.place = describe_url(url)
         super().__init__(
-            f"No connection to {self.place}: {cause}. Nothing was changed. Check PRESCORE_DATABASE_URL, or unset it to "
-            "use the embedded PostgreSQL, and that the server accepts this role."
+            f"No connection to {self.place}: {cause.rstrip('.?!')}. Nothing was changed. Check PRESCORE_DATABASE_URL, or "
+            "unset it to use the embedded PostgreSQL, and that the server accepts this role."
         )
 
 

@@ -186,8 +186,9 @@ def find_pipeline(settings: Settings, name: str) -> Pipeline:
     if name in folders or (fields.name_problem(name) is None and (settings.pipelines_dir / name).is_dir()):
         return load_pipeline(settings.pipelines_dir / name)
     there = f"there are {', '.join(folders)}" if folders else "there is none"
+    near = fields.nearest(name, list(folders)) or "."
     raise PipelineNotFound(
-        f'There is no pipeline "{name}" in {settings.pipelines_dir}{fields.nearest(name, list(folders))} '
+        f'There is no pipeline "{name}" in {settings.pipelines_dir}{near} '
         f"{there[0].upper() + there[1:]}. Nothing was run. A pipeline is a folder with {FILE}; PRESCORE_PIPELINES "
         "names the folder that holds it."
     )

@@ -25,9 +25,9 @@ from tasks.bundle import (
     outputs_table,
     preprocessed,
     running_environment,
-    sealed,
     worst_difference,
 )
+from tasks.bundle_file import sealed
 from tasks.columns import Column, Kind, model_frame
 from tasks.drift import build_profile
 from tasks.errors import PrescoreError, RegistrationRefused

@@ -161,7 +161,7 @@ def register(
     PickleNotTrusted
         For a pickle or joblib file that nobody vouched for.
     """
-    from tasks.bundle import digest_of, dumps, signature
+    from tasks.bundle_file import digest_of, dumps, signature
 
     trusted = trusted_pickle and bundle.loader != "skops"
     if bundle.loader != "skops" and not trusted:
@@ -236,10 +236,10 @@ def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline
     ------
     ModelNotFound, BundleTampered, TypesRefused, PickleNotTrusted, ModelUnreadable
     """
-    from tasks import bundle as bundles
+    from tasks import bundle_file
 
     version = find_version(connection, name, which)
-    return bundles.loads(
+    return bundle_file.loads(
         _read(connection, version),
         pipeline_module=None if pipeline is None else import_pipeline_code(pipeline),
         expect_digest=version.digest,
@@ -387,7 +387,7 @@ def require_intact(connection: sa.Connection, version: ModelVersion) -> None:
     ------
     BundleTampered
     """
-    from tasks.bundle import digest_of
+    from tasks.bundle_file import digest_of
 
     found = digest_of(_read(connection, version))
     if found != version.digest:

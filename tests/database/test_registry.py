@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sklearn.linear_model import LogisticRegression
 
 from tasks import registry
-from tasks.bundle import Bundle, digest_of, dumps
+from tasks.bundle import Bundle
+from tasks.bundle_file import digest_of, dumps
 from tasks.columns import Column
 from tasks.database import connect
 from tasks.errors import AliasMoved, BundleTampered, ModelNotFound, NothingBefore, PickleNotTrusted

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks import registry
-from tasks.bundle import Bundle, digest_of, dumps
+from tasks.bundle import Bundle
+from tasks.bundle_file import digest_of, dumps
 from tasks.database import connect
 from tasks.errors import PrescoreError
 from tasks.pipeline import load_pipeline

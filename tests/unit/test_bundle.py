@@ -32,15 +32,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from tasks.bundle import (
-    digest_of,
-    dumps,
-    environment_differences,
-    loads,
-    preprocessed,
-    replay_golden,
-    running_environment,
-)
+from tasks.bundle import environment_differences, preprocessed, replay_golden, running_environment
+from tasks.bundle_file import digest_of, dumps, loads
 from tasks.columns import Column
 from tasks.errors import (
     BundleTampered,

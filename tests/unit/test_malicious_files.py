@@ -27,7 +27,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tasks.bundle import Bundle, dumps, loads
+from tasks.bundle import Bundle
+from tasks.bundle_file import dumps, loads
 from tasks.columns import Column
 from tasks.errors import ModelUnreadable, PickleNotTrusted, PrescoreError, TypesRefused
 from tasks.estimators import kind_of_file, load_estimator
@@ -224,7 +225,7 @@ def test_bundle_that_would_expand_to_too_much_or_hides_members_is_refused(bundle
 
 
 def test_bundle_that_expands_to_gigabytes_is_refused_before_it_does(bundle, caught, monkeypatch) -> None:
-    monkeypatch.setattr("tasks.bundle.MOST_EXPANDED", 2**20)
+    monkeypatch.setattr("tasks.bundle_file.MOST_EXPANDED", 2**20)
     data = bomb("estimator")
     assert "73,400,320 bytes" in str(refused(caught, partial(loads, data)))
     # One that would not be read again is not written either.
