@@ -5,8 +5,9 @@ Disposition is a maximum and times are a minimum over all findings, so that thei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -15,6 +16,9 @@ import sqlalchemy as sa
 
 from tasks.database import load_query
 from tasks.pipeline import Pipeline
+
+# Fields of a finding that are stored under another name, or follow from others.
+_NOT_STORED = frozenset({"class_", "on_fail", "small_sample", "settled"})
 
 
 class Verdict(StrEnum):
@@ -56,6 +60,19 @@ class Disposition(IntEnum):
     ABORT = 3
 
 
+class Followup(StrEnum):
+    """What has to happen next."""
+
+    #: A source has to be loaded.
+    REFRESH_SOURCE = "refresh_source"
+    #: Entities have to be scored again.
+    RESCORE = "rescore"
+    #: A new version of the model has to be trained; promoting it is a decision of its own.
+    RETRAIN = "retrain"
+    #: Somebody has to find out why.
+    INVESTIGATE = "investigate"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What one check found about one subject."""
@@ -74,10 +91,22 @@ class Finding:
     n: int | None = None
     warn_until: datetime | None = None
     fail_until: datetime | None = None
+    #: What has to happen next if this is a failure.
+    followups: frozenset[Followup] = frozenset()
+    #: Unknown because there are too few rows, which is nobody's mistake.
+    small_sample: bool = False
+    #: Further numbers behind the verdict; never values of the data.
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    #: What the verdict counts as once history, the declared meaning of unknown and escalation were considered.
+    settled: Verdict | None = None
+    #: A person waived the verdict for this run; it is still what it is.
+    waived: bool = False
 
     @property
     def effective(self) -> Verdict:
-        """The verdict with unknown mapped: a guard or a clock that cannot be answered fails, a gauge warns."""
+        """What the verdict counts as; before it was settled, a guard or clock that cannot be answered fails, a gauge warns."""
+        if self.settled is not None:
+            return self.settled
         if self.verdict is not Verdict.UNKNOWN:
             return self.verdict
         return Verdict.WARN if self.class_ is CheckClass.GAUGE else Verdict.FAIL
@@ -183,12 +212,16 @@ def record(connection: sa.Connection, run_id: int, pipeline: str, findings: Sequ
     """Store findings of a run, and commit; a check that runs again in the same run replaces its finding."""
     statement = sa.text(load_query("insert_check"))
     for finding in findings:
-        values = {name: value for name, value in vars(finding).items() if name not in {"class_", "on_fail"}}
+        values = {name: value for name, value in vars(finding).items() if name not in _NOT_STORED}
         values |= {
             "run_id": run_id,
             "pipeline": pipeline,
             "class": finding.class_.value,
             "verdict": finding.verdict.value,
+            "effective": finding.effective.value,
+            "disposition": finding.disposition.name.lower(),
+            "followups": sorted(followup.value for followup in finding.followups),
+            "evidence": json.dumps(dict(finding.evidence)),
         }
         connection.execute(statement, values)
     connection.commit()

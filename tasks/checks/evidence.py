@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tasks.freshness import CheckClass, Disposition, Finding, Verdict
+from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.pipeline import Pipeline
 from tasks.population import Selection, Served
 from tasks.publishing import Staged
@@ -75,8 +75,12 @@ class Check:
     when: Phase
     #: What to do when it does not pass, as a sentence; empty where the reason says it.
     remedy: str = ""
+    #: What has to happen next when it fails.
+    followups: frozenset[Followup] = frozenset()
 
     def finding(self, verdict: Verdict, reason: str, **facts: object) -> Finding:
         """Return a finding of this check."""
         values = {"check_id": self.id, "code": self.code, "class_": self.class_, "on_fail": self.on_fail}
+        if verdict in {Verdict.FAIL, Verdict.UNKNOWN}:
+            values["followups"] = self.followups
         return Finding(**{**values, "verdict": verdict, "reason": reason, **facts})  # type: ignore[arg-type]
