@@ -23,6 +23,7 @@ from tasks.population import Mode, Selection
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
 from tasks.scoring import Scorer, Tally
+from tasks.sentinels import Sentinels
 from tasks.settings import Settings
 from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
@@ -255,6 +256,8 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     storage_id = publishing.clear_next_storage(run, objects)
     reached("storage.cleared")
     tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
+    atol = run.pipeline.model.golden.atol
+    tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
     began = time.perf_counter()
     staging.stage(run, scorer, objects, evidence.session, selection, storage_id, tally)
     tally.seconds = time.perf_counter() - began

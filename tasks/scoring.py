@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tasks.bundle import Bundle
     from tasks.pipeline import Pipeline
+    from tasks.sentinels import Sentinels
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -59,6 +61,8 @@ class Tally:
     seconds: float = 0.0
     #: Called with the number of rows so far after each batch.
     progress: Callable[[int], None] = lambda rows: None
+    #: Rows with a known prediction that are scored among the others, and count nowhere.
+    sentinels: Sentinels | None = None
 
     @property
     def scored(self) -> int:
@@ -99,19 +103,20 @@ class Scorer:
             When preprocessing or the model raises on rows that were not rejected.
         """
         for batch in batches:
-            scored = self._predict(batch, generation_id, tally)
-            tally.rows += batch.num_rows
+            predict = partial(self._predict, generation_id=generation_id, rows_before=tally.rows)
+            scored = predict(batch) if tally.sentinels is None else tally.sentinels.among(batch, predict)
+            self._count(scored, tally)
             tally.progress(tally.rows)
             reached("stream.batch")
             yield scored
 
-    def _predict(self, batch: pa.RecordBatch, generation_id: int, tally: Tally) -> pa.RecordBatch:
+    def _predict(self, batch: pa.RecordBatch, generation_id: int, rows_before: int) -> pa.RecordBatch:
         reasons = self._reasons_before(batch)
         kept = _is_none(reasons)
         values: dict[str, pa.Array] = {}
         if kept.any():
             accepted = batch if kept.all() else batch.filter(pa.array(kept))
-            values = self._outputs(accepted, tally)
+            values = self._outputs(accepted, rows_before)
             self._reject_non_finite(values, kept, reasons)
         arrays = [batch.column(column.name) for column in (*self.contract.key, AS_OF)]
         n = batch.num_rows
@@ -119,18 +124,24 @@ class Scorer:
         arrays.append(pa.array(reasons, pa.string()))
         good = _is_none(reasons)
         arrays += [self._spread(values.get(column.name), column, kept, good) for column in self.outputs]
-        tally.rejected += int((~good).sum())
-        tally.reasons.update(reasons[~good].tolist())
-        self._note_ranges(arrays[-len(self.outputs) :], tally)
         return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in self.columns])
 
-    def _outputs(self, batch: pa.RecordBatch, tally: Tally) -> dict[str, pa.Array]:
+    def _count(self, scored: pa.RecordBatch, tally: Tally) -> None:
+        reasons = scored.column(REJECTED.name).drop_null()
+        tally.rows += scored.num_rows
+        tally.rejected += len(reasons)
+        tally.reasons.update(reasons.to_pylist())
+        self._note_ranges(scored.columns[-len(self.outputs) :], tally)
+
+    def _outputs(self, batch: pa.RecordBatch, rows_before: int) -> dict[str, pa.Array]:
         try:
             prepared = preprocessed(batch, self.contract.features, self.preprocess)
         except PrescoreError:
             raise
         except Exception as error:
-            raise ModelFailed(f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, tally.rows) from error
+            raise ModelFailed(
+                f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, rows_before
+            ) from error
         try:
             return predict_outputs(
                 self.bundle.estimator, self.bundle.prepare(prepared), self.pipeline.predictions, self.outputs
@@ -138,7 +149,7 @@ class Scorer:
         except PrescoreError:
             raise
         except Exception as error:
-            raise ModelFailed(f"Model {self.bundle.name}", error, tally.rows) from error
+            raise ModelFailed(f"Model {self.bundle.name}", error, rows_before) from error
 
     def _reasons_before(self, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.object_]]:
         """Return for each row why the model cannot take it, or None: what raised at registration is rejected here."""

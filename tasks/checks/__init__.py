@@ -100,6 +100,15 @@ CHECKS: tuple[Check, ...] = (
         remedy="Run again.",
     ),
     Check(
+        id="model.sentinels",
+        code="M4",
+        class_=_G,
+        on_fail=_ABORT,
+        ask=model.model_sentinels,
+        when=Phase.ROWS,
+        remedy="Look for a preprocess or a model that keeps something between batches.",
+    ),
+    Check(
         id="rows.torn",
         code="R4",
         class_=_G,

@@ -146,6 +146,27 @@ def model_golden(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield check.finding(Verdict.FAIL, f"golden rows are not as recorded: {result.worst}", **facts)
 
 
+def model_sentinels(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """M4: did golden rows that were scored among the others get the predictions that were recorded?"""
+    if evidence.tally is None:
+        raise LookupError("nothing was scored")
+    sentinels = evidence.tally.sentinels
+    if sentinels is None or sentinels.skipped or not sentinels.compared:
+        why = sentinels.skipped if sentinels else ""
+        yield check.finding(Verdict.SKIPPED, why or "no batch was scored")
+        return
+    facts = {"n": sentinels.compared, "fail_limit": evidence.pipeline.model.golden.atol}
+    if sentinels.worst is None:
+        reason = f"{sentinels.compared} golden rows among the others were scored as recorded"
+        yield check.finding(Verdict.PASS, reason, **facts)
+    else:
+        reason = (
+            f"golden rows that were scored among the others are not as recorded: {sentinels.worst}. Alone they are, so rows "
+            "get mixed up on the way or depend on their batch"
+        )
+        yield check.finding(Verdict.FAIL, reason, **facts)
+
+
 def model_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """M1: how old is the data that the model was fitted on?"""
     until, declared = evidence.model.train_data_until, evidence.pipeline.model
