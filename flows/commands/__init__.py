@@ -1,0 +1,1 @@
+"""The commands of `prescore`: thin over flows and tasks; each imports what it needs when it is called."""

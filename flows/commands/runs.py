@@ -1,0 +1,106 @@
+"""Commands that start a run, or undo one: train, score, rollback, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.options import (
+    SHOWN_ENTITIES,
+    AsJson,
+    AsOf,
+    Keys,
+    PipelineName,
+    instant,
+    refuse_together,
+    settings_now,
+)
+from tasks.errors import UsageError
+
+
+def train(
+    pipeline: PipelineName,
+    as_of: AsOf = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Make the new version the champion even when there is one.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the pipeline's model on its labels, evaluate it on the latest slice of time, register a version."""
+    from flows.show import show_training
+    from flows.train import train as run_train
+
+    show_training(run_train(settings_now(), pipeline, as_of=instant(as_of), promote=promote), as_json=as_json)
+
+
+def score(
+    pipeline: PipelineName,
+    full: Annotated[
+        bool, typer.Option("--full", help="Score every entity, not only new, changed and due ones.")
+    ] = False,
+    as_of: AsOf = None,
+    trigger: Annotated[
+        str, typer.Option(help="scheduled for cron or systemd, recovery for a run that makes up for missed ones.")
+    ] = "manual",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show features and predictions of a few entities; nothing is written.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="With --dry-run: how many entities, chosen by prescore; 5.")
+    ] = None,
+    key: Keys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what needs a prediction and publish the result atomically."""
+    if dry_run:
+        refuse_together("--dry-run", **{"--full": full, "--trigger": trigger != "manual"})
+        _preview(pipeline, limit, key or [], as_of, as_json=as_json)
+        return
+    if limit is not None or key:
+        raise UsageError(
+            "--limit and --key belong to --dry-run. Nothing was started. Add --dry-run, or leave them out."
+        )
+    from flows.score import score as run_score
+    from flows.show import RunProgress, show_run
+    from tasks.runs import Trigger
+
+    if trigger not in {"manual", "scheduled", "recovery"}:
+        raise UsageError(f"--trigger is {trigger!r}. Nothing was started. Say manual, scheduled or recovery.")
+    settings = settings_now()
+    with RunProgress(pipeline) as progress:
+        summary = run_score(
+            settings, pipeline, full=full, as_of=instant(as_of), trigger=Trigger(trigger), watcher=progress
+        )
+    show_run(summary, as_json=as_json)
+    raise typer.Exit(summary.exit_code)
+
+
+def _preview(pipeline: str, limit: int | None, key: list[str], as_of: str | None, *, as_json: bool) -> None:
+    from flows.preview import preview_run
+    from flows.show import show_preview
+
+    if key:
+        refuse_together("--key", **{"--limit": limit is not None})
+    found = preview_run(settings_now(), pipeline, limit=limit or SHOWN_ENTITIES, named=key, as_of=instant(as_of))
+    show_preview(found, as_json=as_json)
+
+
+def rollback(pipeline: PipelineName, as_json: AsJson = False) -> None:
+    """Return to the previous publication at once, and refuse runs until `prescore resume`."""
+    from flows.show import show_rollback
+    from tasks.database import resolve_url
+    from tasks.publishing import rollback as roll_back
+
+    show_rollback(roll_back(resolve_url(settings_now()), pipeline), as_json=as_json)
+
+
+def resume(pipeline: PipelineName) -> None:
+    """Welcome runs again after a rollback."""
+    from tasks.database import resolve_url
+    from tasks.publishing import resume as unpin
+
+    if unpin(resolve_url(settings_now()), pipeline):
+        typer.echo(f"{pipeline} runs again.")
+    else:
+        typer.echo(f"{pipeline} was not pinned.")
