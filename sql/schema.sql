@@ -50,7 +50,8 @@ CREATE TABLE prescore.pipelines (
     logic_digest    text        NOT NULL,
     registered_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     pinned_at       timestamptz,
-    pinned_because  text
+    pinned_because  text,
+    views_digest    text
 );
 COMMENT ON TABLE prescore.pipelines IS 'One row per pipeline that has run in this database.';
 COMMENT ON COLUMN prescore.pipelines.pipeline IS 'Name of the pipeline, the name of its folder.';
@@ -66,6 +67,7 @@ COMMENT ON COLUMN prescore.pipelines.logic_digest IS 'SHA-256 of everything decl
 COMMENT ON COLUMN prescore.pipelines.registered_at IS 'When the pipeline ran here first.';
 COMMENT ON COLUMN prescore.pipelines.pinned_at IS 'Since when a rollback refuses runs; NULL when runs are welcome.';
 COMMENT ON COLUMN prescore.pipelines.pinned_because IS 'What pinned the pipeline.';
+COMMENT ON COLUMN prescore.pipelines.views_digest IS 'SHA-256 of the statements that made its views and function; another one makes the next run replace them.';
 
 CREATE TABLE prescore.schedules (
     pipeline  text        NOT NULL REFERENCES prescore.pipelines,
@@ -285,6 +287,7 @@ CREATE TABLE prescore.generations (
     logic_digest    text             NOT NULL,
     rows            bigint           NOT NULL,
     key_checksum    numeric          NOT NULL,
+    quarantined_at  timestamptz,
     CHECK (data_as_of <= aging_at AND aging_at <= stale_at AND stale_at <= expires_at)
 );
 CREATE INDEX generations_by_pipeline ON prescore.generations (pipeline, generation_id DESC);
@@ -318,6 +321,7 @@ COMMENT ON COLUMN prescore.generations.model_version IS 'Version of that model.'
 COMMENT ON COLUMN prescore.generations.logic_digest IS 'Logic digest of the declaration that was run.';
 COMMENT ON COLUMN prescore.generations.rows IS 'Rows of the publication, rejected ones included.';
 COMMENT ON COLUMN prescore.generations.key_checksum IS 'Sum of the 64-bit hashes of their keys.';
+COMMENT ON COLUMN prescore.generations.quarantined_at IS 'Since when it is known to be bad; NULL otherwise.';
 
 CREATE TABLE prescore.head (
     pipeline        text             PRIMARY KEY REFERENCES prescore.pipelines,
@@ -346,6 +350,7 @@ CREATE TABLE prescore.head (
     logic_digest    text             NOT NULL,
     rows            bigint           NOT NULL,
     key_checksum    numeric          NOT NULL,
+    quarantined_because text[]       NOT NULL DEFAULT '{}',
     CHECK (data_as_of <= aging_at AND aging_at <= stale_at AND stale_at <= expires_at)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE prescore.head IS 'The one row per pipeline that readers depend on; moving it is the publication.';
@@ -375,6 +380,7 @@ COMMENT ON COLUMN prescore.head.model_version IS 'Version of that model.';
 COMMENT ON COLUMN prescore.head.logic_digest IS 'Logic digest of the declaration that was run.';
 COMMENT ON COLUMN prescore.head.rows IS 'Rows of the publication, rejected ones included.';
 COMMENT ON COLUMN prescore.head.key_checksum IS 'Sum of the 64-bit hashes of their keys.';
+COMMENT ON COLUMN prescore.head.quarantined_because IS 'Why, for each of the quarantined generations, in the same order.';
 
 CREATE TABLE prescore.storages (
     pipeline      text     NOT NULL REFERENCES prescore.pipelines,
@@ -410,6 +416,57 @@ COMMENT ON COLUMN prescore.prediction_samples.key IS 'Key columns and values of 
 COMMENT ON COLUMN prescore.prediction_samples.as_of IS 'The instant that the prediction was computed at.';
 COMMENT ON COLUMN prescore.prediction_samples.model_version IS 'Version of the model that made it.';
 COMMENT ON COLUMN prescore.prediction_samples.predictions IS 'Prediction columns and values.';
+
+-- Generations that were found bad after publication: who said so, why, when, what followed, and whether it was taken back.
+CREATE TABLE prescore.quarantines (
+    quarantine_id    bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    pipeline         text        NOT NULL REFERENCES prescore.pipelines,
+    generation_id    bigint      NOT NULL REFERENCES prescore.generations,
+    because          text        NOT NULL CHECK (because <> ''),
+    effect           text        NOT NULL CHECK (effect IN ('rolled_back', 'masked', 'unseen')),
+    returned_to      bigint,
+    quarantined_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    quarantined_by   text        NOT NULL DEFAULT session_user,
+    os_user          text,
+    released_at      timestamptz,
+    released_by      text,
+    released_os_user text,
+    released_because text,
+    CONSTRAINT quarantines_returned CHECK ((effect = 'rolled_back') = (returned_to IS NOT NULL)),
+    CONSTRAINT quarantines_released CHECK ((released_at IS NULL) = (released_by IS NULL))
+);
+CREATE UNIQUE INDEX quarantines_current ON prescore.quarantines (generation_id) WHERE released_at IS NULL;
+CREATE INDEX quarantines_by_pipeline ON prescore.quarantines (pipeline, quarantine_id DESC);
+COMMENT ON TABLE prescore.quarantines IS 'Generations found bad after publication, and by whom; a release ends a quarantine, the row stays.';
+COMMENT ON COLUMN prescore.quarantines.quarantine_id IS 'Id of the quarantine.';
+COMMENT ON COLUMN prescore.quarantines.pipeline IS 'Name of the pipeline.';
+COMMENT ON COLUMN prescore.quarantines.generation_id IS 'Generation that was found bad.';
+COMMENT ON COLUMN prescore.quarantines.because IS 'Why, in the words of who said so; readers see it.';
+COMMENT ON COLUMN prescore.quarantines.effect IS 'rolled_back: readers see the publication before; masked: its rows have no prediction until the next run; unseen: no reader saw it any more.';
+COMMENT ON COLUMN prescore.quarantines.returned_to IS 'Generation that head returned to; NULL unless rolled back.';
+COMMENT ON COLUMN prescore.quarantines.quarantined_at IS 'When, by the real clock.';
+COMMENT ON COLUMN prescore.quarantines.quarantined_by IS 'Database role that said so.';
+COMMENT ON COLUMN prescore.quarantines.os_user IS 'User of the operating system who did, where it is known.';
+COMMENT ON COLUMN prescore.quarantines.released_at IS 'When it was taken back; NULL while it holds.';
+COMMENT ON COLUMN prescore.quarantines.released_by IS 'Database role that took it back.';
+COMMENT ON COLUMN prescore.quarantines.released_os_user IS 'User of the operating system who did, where it is known.';
+COMMENT ON COLUMN prescore.quarantines.released_because IS 'Why it was taken back.';
+
+-- A lookup asks this only when there is no row: it reads head with the rights of its owner, in the snapshot of the
+-- statement that asks, since a reader may read the schema predictions and nothing else.
+CREATE FUNCTION prescore.why_missing(pipeline text) RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT ARRAY[format(
+            'missing: not among the entities of generation %s as of %s UTC (data_as_of %s UTC): born after data_as_of, or never in the population',
+            h.generation_id, to_char(h.as_of AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+            to_char(h.data_as_of AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))]
+         FROM prescore.head AS h WHERE h.pipeline = $1),
+        ARRAY['missing: nothing was published yet'])
+$$;
+COMMENT ON FUNCTION prescore.why_missing(text) IS 'Why a lookup finds no row, for its reasons.';
 
 -- What every run checked and found.
 CREATE TABLE prescore.checks (
