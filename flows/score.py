@@ -20,6 +20,7 @@ from tasks.freshness import Disposition, Finding, Judgement, Verdict
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection
+from tasks.profiles import ModelProfile, ProfileCounter, store_profiles
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
 from tasks.scoring import Scorer, Tally
@@ -140,6 +141,7 @@ def _score_in(run: Run, asked: Mode, watcher: Watcher) -> RunSummary:
             return refuse(run, evidence, judgement, started)
         watcher.stage("score")
         storage_id = score_entities(run, evidence, objects, watcher)
+        keep_profile(run, evidence)
         watcher.stage("judge")
         findings += check_rows(run, evidence, objects, storage_id)
         judgement = judge(run, evidence, findings)
@@ -256,6 +258,7 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     storage_id = publishing.clear_next_storage(run, objects)
     reached("storage.cleared")
     tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
+    tally.profile = ProfileCounter(ModelProfile.from_bundle(scorer.bundle.profile))
     atol = run.pipeline.model.golden.atol
     tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
     began = time.perf_counter()
@@ -277,6 +280,16 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
         extra={"run_id": run.run_id},
     )
     return storage_id
+
+
+@step
+def keep_profile(run: Run, evidence: Evidence) -> None:
+    """Store what the columns looked like, whatever becomes of the run: it is what later runs are compared with."""
+    assert evidence.tally is not None
+    if evidence.tally.profile is not None:
+        store_profiles(run.connection, run, evidence.tally.profile)
+        run.connection.commit()
+    reached("profile.stored")
 
 
 @step

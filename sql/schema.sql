@@ -533,7 +533,7 @@ CREATE TABLE prescore.profiles (
     infinities    bigint           NOT NULL DEFAULT 0,
     under         bigint           NOT NULL DEFAULT 0,
     over          bigint           NOT NULL DEFAULT 0,
-    unseen        bigint           NOT NULL DEFAULT 0,
+    unseen        bigint,
     minimum       double precision,
     maximum       double precision,
     mean          double precision,
@@ -541,6 +541,7 @@ CREATE TABLE prescore.profiles (
     counts        bigint[]         NOT NULL DEFAULT '{}',
     sums          double precision[],
     digest        numeric          NOT NULL DEFAULT 0,
+    tails         bigint           NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, kind, name)
 );
 CREATE INDEX profiles_by_pipeline ON prescore.profiles (pipeline, run_id DESC);
@@ -558,7 +559,7 @@ COMMENT ON COLUMN prescore.profiles.nans IS 'NaN values.';
 COMMENT ON COLUMN prescore.profiles.infinities IS 'Infinite values.';
 COMMENT ON COLUMN prescore.profiles.under IS 'Values below everything that training saw.';
 COMMENT ON COLUMN prescore.profiles.over IS 'Values above everything that training saw.';
-COMMENT ON COLUMN prescore.profiles.unseen IS 'Categories that training did not see.';
+COMMENT ON COLUMN prescore.profiles.unseen IS 'Categories that training did not see, and numbers between its values that no bin holds; NULL where that is unknown.';
 COMMENT ON COLUMN prescore.profiles.minimum IS 'Smallest finite value.';
 COMMENT ON COLUMN prescore.profiles.maximum IS 'Largest finite value.';
 COMMENT ON COLUMN prescore.profiles.mean IS 'Mean of the finite values.';
@@ -566,6 +567,7 @@ COMMENT ON COLUMN prescore.profiles.m2 IS 'Sum of the squared distances from the
 COMMENT ON COLUMN prescore.profiles.counts IS 'Values in each bin, in the order of the bins of the model: single values or categories first, then ranges.';
 COMMENT ON COLUMN prescore.profiles.sums IS 'Outputs: the sum of the values in each bin.';
 COMMENT ON COLUMN prescore.profiles.digest IS 'Order-independent fingerprint of the values: equal when nothing about the column changed.';
+COMMENT ON COLUMN prescore.profiles.tails IS 'Numbers outside the quantiles 0.001 and 0.999 of training, those under and over included.';
 
 -- Is what is served within its promise, and did a scheduled run not happen? Judged by the database clock alone, so it
 -- stays true while no process of ours runs.

@@ -65,7 +65,7 @@ class Bundle:
     golden_preprocessed: pa.Table = field(repr=False)
     #: What the model gave for them.
     golden_outputs: pa.Table = field(repr=False)
-    #: Frozen bins of features and outputs: drift.build_profile.
+    #: Frozen bins of features and outputs: profiles.build_profile.
     profile: dict[str, Any] = field(repr=False)
     #: Metrics on held-out rows beside a naive baseline.
     metrics: dict[str, Any]

@@ -34,6 +34,7 @@ POINTS = (
     "copy.read_back",
     "rejections.recorded",
     "storage.analysed",
+    "profile.stored",
     "outputs.judged",
     "publish.begun",
     "publish.fenced",

@@ -29,11 +29,11 @@ from tasks.bundle import (
 )
 from tasks.bundle_file import sealed
 from tasks.columns import Column, Kind, model_frame
-from tasks.drift import build_profile
 from tasks.errors import PrescoreError, RegistrationRefused
 from tasks.estimators import load_estimator, save_estimator
 from tasks.invariance import SAME_SCORE, require_rows_independent, score_rows
 from tasks.outputs import output_columns, predict_outputs
+from tasks.profiles.freezing import build_profile
 
 if TYPE_CHECKING:
     from tasks.bundle import Preprocess

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tasks.bundle import Bundle
     from tasks.pipeline import Pipeline
+    from tasks.profiles import ProfileCounter
     from tasks.sentinels import Sentinels
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -57,6 +58,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     #: Smallest and largest finite value of each continuous output.
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    #: Counts what the columns look like, in the same pass; None for rows that are no part of what the run scores.
+    profile: ProfileCounter | None = None
     #: How long reading, scoring and writing took, in seconds.
     seconds: float = 0.0
     #: Called with the number of rows so far after each batch.
@@ -105,7 +108,7 @@ class Scorer:
         for batch in batches:
             predict = partial(self._predict, generation_id=generation_id, rows_before=tally.rows)
             scored = predict(batch) if tally.sentinels is None else tally.sentinels.among(batch, predict)
-            self._count(scored, tally)
+            self._count(batch, scored, tally)
             tally.progress(tally.rows)
             reached("stream.batch")
             yield scored
@@ -126,12 +129,17 @@ class Scorer:
         arrays += [self._spread(values.get(column.name), column, kept, good) for column in self.outputs]
         return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in self.columns])
 
-    def _count(self, scored: pa.RecordBatch, tally: Tally) -> None:
+    def _count(self, batch: pa.RecordBatch, scored: pa.RecordBatch, tally: Tally) -> None:
         reasons = scored.column(REJECTED.name).drop_null()
         tally.rows += scored.num_rows
         tally.rejected += len(reasons)
         tally.reasons.update(reasons.to_pylist())
         self._note_ranges(scored.columns[-len(self.outputs) :], tally)
+        if tally.profile is not None:
+            predicted = scored.select([column.name for column in self.outputs])
+            if len(reasons):
+                predicted = predicted.filter(pc.is_null(scored.column(REJECTED.name)))
+            tally.profile.add(batch, predicted)
 
     def _outputs(self, batch: pa.RecordBatch, rows_before: int) -> dict[str, pa.Array]:
         try:

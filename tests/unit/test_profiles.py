@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.columns import Column
-from tasks.drift import TOP_CATEGORIES, build_profile
+from tasks.profiles import build_profile
+from tasks.profiles.freezing import TOP_CATEGORIES
 
 
 def profile_of(values: Any, postgres_type: str, **given: Any) -> dict[str, Any]:
