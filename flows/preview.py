@@ -13,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from flows.score import load_scorer, refuse_queries
-from tasks import checks, freshness, preview, publishing
+from tasks import checks, freshness, preview, publishing, verdicts
 from tasks.checks import Evidence, Phase
 from tasks.columns import Column
 from tasks.database import clock, connect, load_query, resolve_url
@@ -27,6 +27,7 @@ from tasks.runs import AsOfRefused, Snapshot
 from tasks.scoring import Scorer
 from tasks.settings import Settings
 from tasks.transport import Session, open_reading_session
+from tasks.verdicts import Rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,10 @@ def _ask_guards(reading: _Reading, scorer: Scorer, model: ModelVersion) -> tuple
     """Ask what a run asks before it selects anyone, and say what would follow from that."""
     served = publishing.served(reading.connection, reading.pipeline.name)
     head = publishing.head(reading.connection, reading.pipeline.name)
+    rules = Rules.of(reading.pipeline.drift, reading.pipeline.unknown)
+    history = verdicts.read_history(
+        reading.connection, reading.pipeline.name, rules, before_run=None, model_version=model.version
+    )
     reading.connection.rollback()
     evidence = Evidence(
         url=reading.url,
@@ -175,10 +180,11 @@ def _ask_guards(reading: _Reading, scorer: Scorer, model: ModelVersion) -> tuple
         served=served,
         served_rows=None if head is None else head.rows,
         served_expires_at=None if head is None else head.expires_at,
+        history=history,
     )
     judgement = freshness.judge(
         reading.pipeline,
-        checks.ask(evidence, Phase.GUARD),
+        verdicts.settle(checks.ask(evidence, Phase.GUARD), rules, evidence.history),
         as_of=reading.as_of,
         now=reading.now,
         train_data_until=model.train_data_until,

@@ -10,13 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql
+from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql, verdicts
 from tasks.checks import Evidence, Phase
 from tasks.database import resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import QueryRefused, describe, describe_changes
-from tasks.freshness import Disposition, Finding, Judgement, Verdict
+from tasks.freshness import Disposition, Finding, Judgement
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection
@@ -29,6 +29,7 @@ from tasks.settings import Settings
 from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
 from tasks.transport import Session, open_snapshot_session
+from tasks.verdicts import Rules
 
 logger = logging.getLogger("prescore.score")
 
@@ -64,6 +65,8 @@ class RunSummary:
     aging_at: datetime | None = None
     stale_at: datetime | None = None
     expires_at: datetime | None = None
+    #: What has to happen next: refresh_source, rescore, retrain, investigate.
+    followups: tuple[str, ...] = ()
     timings: tuple[StepTiming, ...] = field(default=(), repr=False)
     findings: tuple[Finding, ...] = field(default=(), repr=False)
 
@@ -73,13 +76,9 @@ class RunSummary:
         return {Status.PUBLISHED: 0, Status.SKIPPED: 0, Status.HELD: 3}.get(self.status, 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as JSON can hold it: findings that are no pass only."""
+        """Return the summary as JSON can hold it: the findings that people are told, or that are unknown."""
         values = asdict(self)
-        values["findings"] = [
-            {"check": finding.label, "code": finding.code, "verdict": finding.verdict.value, "reason": finding.reason}
-            for finding in self.findings
-            if finding.verdict not in {Verdict.PASS, Verdict.SKIPPED}
-        ]
+        values["findings"] = [finding.as_json() for finding in self.findings if finding.noteworthy]
         return values
 
 
@@ -193,6 +192,8 @@ def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Sess
     assert run.snapshot is not None
     served = publishing.served(run.connection, run.pipeline.name)
     head = publishing.head(run.connection, run.pipeline.name)
+    rules, name = Rules.of(run.pipeline.drift, run.pipeline.unknown), run.pipeline.name
+    history = verdicts.read_history(run.connection, name, rules, before_run=run.run_id, model_version=model.version)
     run.connection.rollback()
     return Evidence(
         url=run.url,
@@ -204,14 +205,23 @@ def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Sess
         served=served,
         served_rows=None if head is None else head.rows,
         served_expires_at=None if head is None else head.expires_at,
+        run=run,
+        history=history,
     )
+
+
+def ask(run: Run, evidence: Evidence, phase: Phase) -> list[Finding]:
+    """Ask the checks of a phase, settle what each answer counts as, and store both."""
+    rules = Rules.of(run.pipeline.drift, run.pipeline.unknown)
+    findings = verdicts.settle(checks.ask(evidence, phase), rules, evidence.history)
+    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    return findings
 
 
 @step
 def check_guards(run: Run, evidence: Evidence) -> list[Finding]:
     """Ask what can be asked before anything is read: environment, schema, golden rows, logic, sources."""
-    findings = checks.ask(evidence, Phase.GUARD)
-    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    findings = ask(run, evidence, Phase.GUARD)
     reached("guards.checked")
     return findings
 
@@ -244,8 +254,7 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
 @step
 def check_population(run: Run, evidence: Evidence) -> list[Finding]:
     """Ask whether this can be the population."""
-    findings = checks.ask(evidence, Phase.POPULATION)
-    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    findings = ask(run, evidence, Phase.POPULATION)
     reached("population.checked")
     return findings
 
@@ -296,8 +305,7 @@ def keep_profile(run: Run, evidence: Evidence) -> None:
 def check_rows(run: Run, evidence: Evidence, objects: Objects, storage_id: int) -> list[Finding]:
     """Ask whether what was written may be published: ledger, rejections, outputs, the skipped."""
     evidence.staged = publishing.staged(run, objects, storage_id)
-    findings = checks.ask(evidence, Phase.ROWS)
-    freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    findings = ask(run, evidence, Phase.ROWS)
     reached("outputs.judged")
     return findings
 
@@ -347,6 +355,9 @@ def publish(
     """Move head, then empty what the publication left behind. Not a step: it belongs to the connection with the lock."""
     flagged = "" if judgement.disposition is Disposition.PUBLISH else ", flagged"
     message = f"Published generation {run.generation_id}{flagged}: {selection.population:,} rows."
+    if judgement.overruled:
+        overruled = ", ".join(finding.label for finding in judgement.overruled)
+        message += f" It was not held for {overruled}: what was served is no better."
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
     publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
     logger.info(
@@ -398,6 +409,7 @@ def _summary(
         aging_at=promise.aging_at if published else None,
         stale_at=promise.stale_at if published else None,
         expires_at=promise.expires_at if published else None,
+        followups=tuple(sorted(followup.value for followup in judgement.followups)),
         findings=judgement.findings,
         **counted,
         **_counts(evidence),

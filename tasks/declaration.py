@@ -431,7 +431,9 @@ class Unknown(_Table):
 
     guard: Literal["warn", "fail"] = "fail"
     gauge: Literal["warn", "fail"] = "warn"
-    #: So many unanswered in a row count as failed.
+    #: What too few rows to judge count as: ``note`` lists the check and flags nobody.
+    small_sample: Literal["note", "warn", "fail"] = "note"
+    #: So many unanswered in a row count as failed; too few rows never do.
     escalate_after: Annotated[int, Field(ge=1, le=1000)] = 3
 
 

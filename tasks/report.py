@@ -38,7 +38,21 @@ class CheckLine:
     code: str
     subject: str
     verdict: str
+    #: What the verdict counts as.
+    effective: str
+    waived: bool = False
+    followups: Sequence[str] = ()
     reason: str
+    #: Why it counts as something else than it is; NULL where it does not.
+    note: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The verdict as the report has it: bold when it alarms, with what it counts as where that differs."""
+        bold = self.verdict in {"fail", "warn", "unknown"} or self.effective in {"fail", "warn"}
+        words = f"**{self.verdict}**" if bold else self.verdict
+        words += f", counts as {self.effective}" if self.effective != self.verdict else ""
+        return words + (", waived" if self.waived else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +204,16 @@ def _checks(checks: Sequence[CheckLine]) -> str:
         return ""
     lines = [
         (
-            f"**{check.verdict}**" if check.verdict in {"fail", "warn", "unknown"} else check.verdict,
+            check.told,
             f"{check.check_id} {check.subject}".strip(),
             check.code,
-            check.reason,
+            check.reason + (f" ({check.note})" if check.note else ""),
         )
         for check in checks
     ]
-    return "## Checks\n\n" + _table(("verdict", "check", "code", "reason"), lines)
+    due = sorted({followup for check in checks for followup in check.followups})
+    told = f"\n\n**To do next:** {', '.join(followup.replace('_', ' ') for followup in due)}." if due else ""
+    return "## Checks\n\n" + _table(("verdict", "check", "code", "reason"), lines) + told
 
 
 def _timings(timings: Sequence[StepTiming]) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.findings import Finding, Verdict
 from tasks.telling import shown
 
 
@@ -68,21 +69,22 @@ def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def print_findings(console: Console, findings: Iterable[Any]) -> None:
+def print_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """Print what people are told: what it counts as, the check, the reason, and what it is where that differs."""
     for finding in findings:
-        verdict = finding.verdict.value
-        if verdict not in {"pass", "skipped"}:
-            style = {"warn": "yellow", "fail": "red"}.get(verdict, "magenta")
-            console.print(
-                Text.assemble((f"  {verdict:8}", style), f"{finding.label} ({finding.code}): {finding.reason}")
-            )
+        if not finding.noteworthy:
+            continue
+        word = "unknown" if finding.verdict is Verdict.UNKNOWN else finding.effective.value
+        style = {"warn": "yellow", "fail": "red"}.get(word, "magenta")
+        note = f" ({finding.note})" if finding.note else ""
+        console.print(
+            Text.assemble((f"  {word:8}", style), f"{finding.label} ({finding.code}): {finding.reason}{note}")
+        )
 
 
-def told(findings: Iterable[Any]) -> list[dict[str, Any]]:
-    return [
-        {"check": finding.label, "code": finding.code, "verdict": finding.verdict.value, "reason": finding.reason}
-        for finding in findings
-    ]
+def told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return findings as programs read them."""
+    return [finding.as_json() for finding in findings]
 
 
 def plain(name: str, value: Any) -> str:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from flows.score import RunSummary
     from tasks.publishing import RolledBack
 
+#: What has to happen next, in words.
+_NEXT = {
+    "refresh_source": "load the source",
+    "rescore": "score again",
+    "retrain": "train a new version of the model",
+    "investigate": "find out why",
+}
+
 
 class RunProgress:
     """A progress line on stderr while a run works; silent where stderr is no terminal."""
@@ -79,6 +87,7 @@ def show_run(summary: RunSummary, *, as_json: bool) -> None:
         ("selected", f"{summary.new:,} new, {summary.changed:,} changed, {summary.due:,} due; {summary.gone:,} gone"),
         ("speed", f"{summary.rows_per_second:,.0f} rows/s" if summary.rows_per_second else ""),
         ("took", f"{summary.seconds:.1f} s, peak memory {summary.peak_memory / 1e6:,.0f} MB"),
+        ("next", ", ".join(_NEXT[followup] for followup in summary.followups)),
         ("good until", f"aging {shown(summary.aging_at)}, stale {shown(summary.stale_at)}" if summary.aging_at else ""),
     ]
     print_facts(console, [(name, text) for name, text in facts if text])

@@ -8,14 +8,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
+from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.pipeline import Pipeline
 from tasks.population import Selection, Served
 from tasks.publishing import Staged
 from tasks.registry import ModelVersion
-from tasks.runs import Snapshot
+from tasks.runs import Run, Snapshot
 from tasks.scoring import Scorer, Tally
 from tasks.transport import Session
+from tasks.verdicts import History
 
 
 class Phase(StrEnum):
@@ -43,6 +44,10 @@ class Evidence:
     served: Served | None
     served_rows: int | None
     served_expires_at: datetime | None
+    #: The run that asks; None in a dry run.
+    run: Run | None = None
+    #: What the runs before answered.
+    history: History = field(default_factory=History)
     selection: Selection | None = None
     tally: Tally | None = None
     staged: Staged | None = None
@@ -80,7 +85,11 @@ class Check:
 
     def finding(self, verdict: Verdict, reason: str, **facts: object) -> Finding:
         """Return a finding of this check."""
-        values = {"check_id": self.id, "code": self.code, "class_": self.class_, "on_fail": self.on_fail}
-        if verdict in {Verdict.FAIL, Verdict.UNKNOWN}:
-            values["followups"] = self.followups
+        values = {
+            "check_id": self.id,
+            "code": self.code,
+            "class_": self.class_,
+            "on_fail": self.on_fail,
+            "followups": self.followups,
+        }
         return Finding(**{**values, "verdict": verdict, "reason": reason, **facts})  # type: ignore[arg-type]

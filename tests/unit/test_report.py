@@ -37,9 +37,21 @@ RUN = StoredRun(
     stale_at=AT,
     expires_at=AT,
 )
-TORN = CheckLine(check_id="rows.torn", code="R4", subject="", verdict="pass", reason="1,004 rows for 1,004 entities")
+TORN = CheckLine(
+    check_id="rows.torn",
+    code="R4",
+    subject="",
+    verdict="pass",
+    effective="pass",
+    reason="1,004 rows for 1,004 entities",
+)
 AGE = CheckLine(
-    check_id="source.age", code="S1", subject="shop.orders", verdict="warn", reason="a | b\n<script> is 9 h old"
+    check_id="source.age",
+    code="S1",
+    subject="shop.orders",
+    verdict="warn",
+    effective="warn",
+    reason="a | b\n<script> is 9 h old",
 )
 REPORT = Report(
     pipeline="churn",
@@ -72,7 +84,7 @@ def test_what_a_check_says_cannot_break_its_table_or_the_page() -> None:
 @pytest.mark.parametrize(
     ("checks", "said"),
     [
-        ((replace(TORN, verdict="fail"),), "**the checksum of the keys or the count differs**"),
+        ((replace(TORN, verdict="fail", effective="fail"),), "**the checksum of the keys or the count differs**"),
         ((AGE,), "rows and keys were not compared: the run did not come that far"),
     ],
 )
