@@ -573,15 +573,7 @@ COMMENT ON COLUMN prescore.profiles.tails IS 'Numbers outside the quantiles 0.00
 -- stays true while no process of ours runs.
 CREATE VIEW prescore.pipeline_health AS
 SELECT p.pipeline,
-       CASE
-           WHEN h.pipeline IS NULL THEN 'missing'
-           WHEN h.generation_id = ANY (h.quarantined) THEN 'quarantined'
-           WHEN c.now < h.data_as_of - interval '5 minutes' THEN 'clock_error'
-           WHEN c.now >= h.expires_at THEN 'expired'
-           WHEN c.now >= least(h.stale_at, h.model_stale_at) THEN 'stale'
-           WHEN c.now >= least(h.aging_at, h.model_aging_at) OR h.verdict <> 'pass' THEN 'aging'
-           ELSE 'fresh'
-       END AS state,
+       t.state,
        coalesce(d.overdue, false) AS overdue,
        d.overdue_since,
        d.next_tick,
@@ -606,17 +598,51 @@ SELECT p.pipeline,
        r.trigger AS last_run_trigger,
        r.status AS last_run_status,
        r.message AS last_run_message,
-       coalesce(f.failing_checks, '{}') AS failing_checks
+       coalesce(f.failing_checks, '{}') AS failing_checks,
+       coalesce(f.warning_checks, '{}') AS warning_checks,
+       coalesce(f.followups, '{}') AS followups,
+       f.last_check_at,
+       CASE t.state
+           WHEN 'expired' THEN h.expires_at
+           WHEN 'stale' THEN least(h.stale_at, h.model_stale_at)
+           WHEN 'aging' THEN CASE WHEN h.verdict <> 'pass' THEN least(g.clock_at, h.aging_at, h.model_aging_at)
+                                  ELSE least(h.aging_at, h.model_aging_at) END
+           WHEN 'fresh' THEN g.clock_at
+       END AS state_since,
+       g.run_id AS served_run_id,
+       coalesce(w.waived_checks, '{}') AS waived_checks,
+       u.hung_run_id,
+       d.next_full,
+       d.next_incremental
 FROM prescore.pipelines AS p
 CROSS JOIN (SELECT prescore.clock() AS now) AS c
 LEFT JOIN prescore.head AS h ON h.pipeline = p.pipeline
+CROSS JOIN LATERAL (
+    SELECT CASE
+               WHEN h.pipeline IS NULL THEN 'missing'
+               WHEN h.generation_id = ANY (h.quarantined) THEN 'quarantined'
+               WHEN c.now < h.data_as_of - interval '5 minutes' THEN 'clock_error'
+               WHEN c.now >= h.expires_at THEN 'expired'
+               WHEN c.now >= least(h.stale_at, h.model_stale_at) THEN 'stale'
+               WHEN c.now >= least(h.aging_at, h.model_aging_at) OR h.verdict <> 'pass' THEN 'aging'
+               ELSE 'fresh'
+           END AS state
+) AS t
 LEFT JOIN prescore.aliases AS a ON a.model = p.model AND a.alias = p.alias AND a.until IS NULL
 LEFT JOIN LATERAL (
-    SELECT bool_or(c.now >= t.next_tick + t.grace) AS overdue,
-           min(t.next_tick) FILTER (WHERE c.now >= t.next_tick + t.grace) AS overdue_since,
-           min(t.next_tick) AS next_tick
-    FROM prescore.schedules AS t
-    WHERE t.pipeline = p.pipeline
+    SELECT q.run_id, q.clock_at
+    FROM prescore.generations AS o
+    JOIN prescore.runs AS q ON q.run_id = o.run_id
+    WHERE o.generation_id = h.generation_id
+) AS g ON true
+LEFT JOIN LATERAL (
+    SELECT bool_or(c.now >= e.next_tick + e.grace) AS overdue,
+           min(e.next_tick) FILTER (WHERE c.now >= e.next_tick + e.grace) AS overdue_since,
+           min(e.next_tick) AS next_tick,
+           min(e.next_tick) FILTER (WHERE e.mode = 'full') AS next_full,
+           min(e.next_tick) FILTER (WHERE e.mode = 'incremental') AS next_incremental
+    FROM prescore.schedules AS e
+    WHERE e.pipeline = p.pipeline
 ) AS d ON true
 LEFT JOIN LATERAL (
     SELECT q.run_id, q.started_at, q.status
@@ -631,11 +657,33 @@ LEFT JOIN LATERAL (
     ORDER BY q.run_id DESC LIMIT 1
 ) AS r ON true
 LEFT JOIN LATERAL (
-    SELECT array_agg(k.check_id || CASE WHEN k.subject = '' THEN '' ELSE ' ' || k.subject END ORDER BY k.check_id, k.subject)
-               AS failing_checks
+    SELECT q.run_id
+    FROM prescore.runs AS q
+    WHERE q.pipeline = p.pipeline AND q.status IN ('published', 'held', 'aborted')
+    ORDER BY q.run_id DESC LIMIT 1
+) AS j ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(l.label ORDER BY l.label) FILTER (WHERE k.effective = 'fail') AS failing_checks,
+           array_agg(l.label ORDER BY l.label) FILTER (WHERE k.effective = 'warn') AS warning_checks,
+           max(k.checked_at) AS last_check_at,
+           (SELECT array_agg(DISTINCT n.followup ORDER BY n.followup)
+            FROM prescore.checks AS m
+            CROSS JOIN LATERAL unnest(m.followups) AS n (followup)
+            WHERE m.run_id = j.run_id AND m.effective IN ('warn', 'fail')) AS followups
     FROM prescore.checks AS k
-    WHERE k.run_id = r.run_id AND k.verdict IN ('fail', 'unknown')
-) AS f ON true;
+    CROSS JOIN LATERAL (SELECT concat_ws(' ', k.check_id, nullif(k.subject, '')) AS label) AS l
+    WHERE k.run_id = j.run_id
+) AS f ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(concat_ws(' ', k.check_id, nullif(k.subject, '')) ORDER BY k.check_id, k.subject) AS waived_checks
+    FROM prescore.checks AS k
+    WHERE k.run_id = g.run_id AND k.waived
+) AS w ON true
+LEFT JOIN LATERAL (
+    SELECT max(q.run_id) AS hung_run_id
+    FROM prescore.runs AS q
+    WHERE q.pipeline = p.pipeline AND q.status = 'running' AND q.heartbeat_at <= statement_timestamp() - interval '5 minutes'
+) AS u ON true;
 
 COMMENT ON VIEW prescore.pipeline_health IS
     'One row per pipeline: its state now, whether a scheduled run is overdue, the last scheduled run against the last run of any kind, failing checks.';
@@ -665,4 +713,13 @@ COMMENT ON COLUMN prescore.pipeline_health.last_run_at IS 'When it was started, 
 COMMENT ON COLUMN prescore.pipeline_health.last_run_trigger IS 'What started it: scheduled, manual, backfill or recovery.';
 COMMENT ON COLUMN prescore.pipeline_health.last_run_status IS 'How it ended, or running.';
 COMMENT ON COLUMN prescore.pipeline_health.last_run_message IS 'How it ended, in a sentence.';
-COMMENT ON COLUMN prescore.pipeline_health.failing_checks IS 'Checks of the last run that failed or could not be answered.';
+COMMENT ON COLUMN prescore.pipeline_health.failing_checks IS 'Checks that count as failed in the last run that was judged: published, held or aborted.';
+COMMENT ON COLUMN prescore.pipeline_health.warning_checks IS 'Checks of the same run that warn.';
+COMMENT ON COLUMN prescore.pipeline_health.followups IS 'What has to happen next by the checks of that run: refresh_source, rescore, retrain or investigate.';
+COMMENT ON COLUMN prescore.pipeline_health.last_check_at IS 'When a check last answered in that run, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.state_since IS 'Since when the state is what it is; NULL where nobody can say.';
+COMMENT ON COLUMN prescore.pipeline_health.served_run_id IS 'Run that made what is served.';
+COMMENT ON COLUMN prescore.pipeline_health.waived_checks IS 'Checks of that run whose verdict somebody waived.';
+COMMENT ON COLUMN prescore.pipeline_health.hung_run_id IS 'A run that is at work and gave no sign of life for five minutes, by the real clock.';
+COMMENT ON COLUMN prescore.pipeline_health.next_full IS 'First tick of the full schedule that no scheduled publication covers yet.';
+COMMENT ON COLUMN prescore.pipeline_health.next_incremental IS 'First tick of the incremental schedule that no scheduled publication covers yet.';
