@@ -56,6 +56,15 @@ class PipelineHealth:
     last_run_status: str | None
     last_run_message: str | None
     failing_checks: list[str]
+    warning_checks: list[str]
+    followups: list[str]
+    last_check_at: datetime | None
+    state_since: datetime | None
+    served_run_id: int | None
+    waived_checks: list[str]
+    hung_run_id: int | None
+    next_full: datetime | None
+    next_incremental: datetime | None
 
     @property
     def well(self) -> bool:

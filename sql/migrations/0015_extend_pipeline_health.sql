@@ -38,6 +38,7 @@ SELECT p.pipeline,
            WHEN 'aging' THEN CASE WHEN h.verdict <> 'pass' THEN least(g.clock_at, h.aging_at, h.model_aging_at)
                                   ELSE least(h.aging_at, h.model_aging_at) END
            WHEN 'fresh' THEN g.clock_at
+           WHEN 'quarantined' THEN g.quarantined_at
        END AS state_since,
        g.run_id AS served_run_id,
        coalesce(w.waived_checks, '{}') AS waived_checks,
@@ -60,7 +61,7 @@ CROSS JOIN LATERAL (
 ) AS t
 LEFT JOIN prescore.aliases AS a ON a.model = p.model AND a.alias = p.alias AND a.until IS NULL
 LEFT JOIN LATERAL (
-    SELECT q.run_id, q.clock_at
+    SELECT q.run_id, q.clock_at, o.quarantined_at
     FROM prescore.generations AS o
     JOIN prescore.runs AS q ON q.run_id = o.run_id
     WHERE o.generation_id = h.generation_id
