@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tasks.checks import model, rows, sources
 from tasks.checks.evidence import Check, Evidence, Phase
-from tasks.freshness import CheckClass, Disposition, Finding, Verdict
+from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ CHECKS: tuple[Check, ...] = (
         ask=sources.source_age,
         when=Phase.GUARD,
         remedy="Find out why the source is not loaded.",
+        followups=frozenset({Followup.REFRESH_SOURCE}),
     ),
     Check(
         id="source.future",
@@ -80,6 +81,35 @@ CHECKS: tuple[Check, ...] = (
         ask=sources.source_future,
         when=Phase.GUARD,
         remedy="Correct these rows, or declare another watermark.",
+    ),
+    Check(
+        id="source.rows",
+        code="S3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=sources.source_rows,
+        when=Phase.GUARD,
+        remedy="Load the rest of the source, or declare other limits for rows in [[source]].",
+        followups=frozenset({Followup.REFRESH_SOURCE}),
+    ),
+    Check(
+        id="source.every",
+        code="S3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=sources.source_every,
+        when=Phase.GUARD,
+        remedy="Load what is absent.",
+        followups=frozenset({Followup.REFRESH_SOURCE}),
+    ),
+    Check(
+        id="source.late",
+        code="S3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=sources.source_late,
+        when=Phase.GUARD,
+        followups=frozenset({Followup.RESCORE}),
     ),
     Check(
         id="population.size",

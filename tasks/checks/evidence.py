@@ -15,6 +15,7 @@ from tasks.publishing import Staged
 from tasks.registry import ModelVersion
 from tasks.runs import Run, Snapshot
 from tasks.scoring import Scorer, Tally
+from tasks.slices import Slice
 from tasks.transport import Session
 from tasks.verdicts import History
 
@@ -58,6 +59,8 @@ class Evidence:
     watermarks: dict[str, datetime | None] = field(default_factory=dict)
     #: What was measured of each source, once.
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: What arrived in each source since the last publication of the schedule, counted once.
+    arrived: dict[str, Slice] = field(default_factory=dict)
 
     @property
     def data_as_of(self) -> datetime:

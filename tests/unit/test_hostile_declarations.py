@@ -414,7 +414,7 @@ def condition_alone_is_condition_within(text: str) -> None:
         return
     event("passed")
     alone, stand_in = (trees(f"SELECT 1 WHERE (\n{each}\n)")[0]["whereClause"] for each in (text, "stand_in.condition"))
-    for name in ("measure_source", "filter_source"):
+    for name in ("measure_source", "filter_source", "count_slice", "count_late", "count_absent_values"):
         expected = replaced(trees(around(name, condition="stand_in.condition")), stand_in, alone)
         assert trees(around(name, condition=text)) == expected, (name, text)
 
