@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import inspection, population, publishing, registry
+from tasks import checks, inspection, population, publishing, registry, waivers
 from tasks import pipeline as pipelines
 from tasks.database import clock, connect, resolve_url
 from tasks.errors import PrescoreError
@@ -49,7 +49,9 @@ def _check(settings: Settings, url: str, name: str) -> CheckReport:
         pipeline = pipelines.find_pipeline(settings, name)
     except PrescoreError as error:
         return replace(report, errors=(str(error),))
-    report = replace(report, warnings=tuple(pipeline.warnings))
+    misnamed = waivers.unknown_names(pipeline, [check.id for check in checks.CHECKS])
+    warnings = [f"{name}/pipeline.toml [manual] {problem}" for problem in misnamed]
+    report = replace(report, warnings=(*pipeline.warnings, *warnings))
     try:
         return _against_database(url, pipeline, report)
     except PrescoreError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql, verdicts
+from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql, verdicts, waivers
 from tasks.checks import Evidence, Phase
 from tasks.database import resolve_url
 from tasks.errors import PrescoreError
@@ -30,6 +31,7 @@ from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
 from tasks.transport import Session, open_snapshot_session
 from tasks.verdicts import Rules
+from tasks.waivers import Waiver
 
 logger = logging.getLogger("prescore.score")
 
@@ -89,11 +91,14 @@ def score(
     full: bool = False,
     as_of: datetime | None = None,
     trigger: Trigger = Trigger.MANUAL,
+    waive: Sequence[str] = (),
+    because: str = "",
     watcher: Watcher | None = None,
 ) -> RunSummary:
     """Score a pipeline once and publish the result, or say why not.
 
-    ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped.
+    ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped. What ``waive``
+    names (ids of checks, patterns, groups) holds nothing when it fails: ``because`` tells readers why.
 
     Raises
     ------
@@ -103,11 +108,13 @@ def score(
     watch = Stopwatch(watcher)
     pipeline = find_pipeline(settings, name)
     refuse_queries(pipeline)
+    known = [check.id for check in checks.CHECKS]
+    waiver = waivers.ask_for(pipeline, waive, because, trigger=trigger, known=known)
     url = resolve_url(settings)
     asked = Mode.FULL if full else Mode.INCREMENTAL
     try:
         with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
-            return replace(_score_in(run, asked, watch), timings=watch.timings())
+            return replace(_score_in(run, asked, waiver, watch), timings=watch.timings())
     except RunInProgress as met:
         if trigger is not Trigger.SCHEDULED:
             raise
@@ -117,7 +124,7 @@ def score(
         )
 
 
-def _score_in(run: Run, asked: Mode, watcher: Watcher) -> RunSummary:
+def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) -> RunSummary:
     """The table of contents of a run that holds its lock and its snapshot."""
     started = time.perf_counter()
     assert run.snapshot is not None
@@ -126,7 +133,7 @@ def _score_in(run: Run, asked: Mode, watcher: Watcher) -> RunSummary:
     scorer, model, objects = load_model(run)
     publishing.ensure_objects(run, objects, _comments(scorer))
     with open_snapshot_session(run.url, run.snapshot.name) as session:
-        evidence = gather(run, scorer, model, session)
+        evidence = gather(run, scorer, model, session, waiver)
         watcher.stage("check the guards")
         findings = check_guards(run, evidence)
         judgement = judge(run, evidence, findings)
@@ -187,13 +194,17 @@ def load_scorer(connection: sa.Connection, pipeline: Pipeline) -> tuple[Scorer, 
     return scorer, model
 
 
-def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Session) -> Evidence:
+def gather(
+    run: Run, scorer: Scorer, model: registry.ModelVersion, session: Session, waiver: Waiver | None = None
+) -> Evidence:
     """Collect what the checks look at."""
     assert run.snapshot is not None
     served = publishing.served(run.connection, run.pipeline.name)
     head = publishing.head(run.connection, run.pipeline.name)
     rules, name = Rules.of(run.pipeline.drift, run.pipeline.unknown), run.pipeline.name
     history = verdicts.read_history(run.connection, name, rules, before_run=run.run_id, model_version=model.version)
+    if waiver is not None:
+        waiver = waivers.sign(run.connection, run.pipeline, waiver, run.snapshot.clock_at)
     run.connection.rollback()
     return Evidence(
         url=run.url,
@@ -207,6 +218,7 @@ def gather(run: Run, scorer: Scorer, model: registry.ModelVersion, session: Sess
         served_expires_at=None if head is None else head.expires_at,
         run=run,
         history=history,
+        waiver=waiver,
     )
 
 
@@ -214,7 +226,11 @@ def ask(run: Run, evidence: Evidence, phase: Phase) -> list[Finding]:
     """Ask the checks of a phase, settle what each answer counts as, and store both."""
     rules = Rules.of(run.pipeline.drift, run.pipeline.unknown)
     findings = verdicts.settle(checks.ask(evidence, phase), rules, evidence.history)
+    findings = waivers.waive(findings, evidence.waiver)
+    if phase is Phase.ROWS and evidence.amends is not None:
+        findings = waivers.carry(findings, waivers.read_served(run.connection, evidence.amends))
     freshness.record(run.connection, run.run_id, run.pipeline.name, findings)
+    waivers.record(run.connection, run.run_id, findings, evidence.waiver)
     return findings
 
 
@@ -358,6 +374,7 @@ def publish(
     if judgement.overruled:
         overruled = ", ".join(finding.label for finding in judgement.overruled)
         message += f" It was not held for {overruled}: what was served is no better."
+    message += _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
     publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
     logger.info(
@@ -365,6 +382,17 @@ def publish(
     )
     publishing.clear_retired(run, objects)
     return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
+
+
+def _waiving(evidence: Evidence, judgement: Judgement) -> str:
+    """Say what was waived, and until when readers see it as no worse than aging."""
+    waived = [finding for finding in judgement.findings if finding.waived]
+    if waived:
+        stale = f"{judgement.promise.stale_at:%Y-%m-%d %H:%M} UTC"
+        return f" Waived: {', '.join(finding.label for finding in waived)}; stale from {stale} at the latest."
+    if evidence.waiver is not None:
+        return f" Nothing that --waive {', '.join(evidence.waiver.asked)} names had failed, so nothing was waived."
+    return ""
 
 
 def _comments(scorer: Scorer) -> dict[str, str]:

@@ -440,15 +440,17 @@ class Unknown(_Table):
 class Manual(_Table):
     """Which verdicts a person may waive."""
 
-    may_waive: Patterns = ()
+    #: Ids of checks, patterns such as ``drift.*``, or the group ``volume``.
+    may_waive: Patterns = ("volume", "drift.*", "model.age")
+    #: Besides what nobody may waive in any pipeline.
     never_waive: Patterns = ()
-    #: ``until_next_deadline``, or a duration.
+    #: How long a waiver lasts: ``until_next_deadline``, or a duration.
     lifetime: str = "until_next_deadline"
 
     @model_validator(mode="after")
     def _check(self) -> Manual:
         both = sorted(set(self.may_waive) & set(self.never_waive))
-        if both:
+        if both and "may_waive" in self.model_fields_set:
             raise ValueError(f"{', '.join(both)} is in may_waive and in never_waive; remove one of the two")
         if self.lifetime != "until_next_deadline":
             try:

@@ -107,6 +107,8 @@ def register(run: Run) -> None:
             "logic_digest": pipeline.logic_digest,
         },
     )
+    contract = {"digest": pipeline.contract_digest, "text": pipeline.contract_text}
+    connection.execute(sa.text(load_query("keep_contract")), {"pipeline": pipeline.name, **contract})
     now = clock(connection)
     for mode, crons in _crons(pipeline).items():
         if not crons:

@@ -185,7 +185,7 @@ def register(
         signature=json.dumps(signature(bundle)),
         probes=json.dumps(bundle.probes),
         trusted_pickle=trusted,
-        trusted_os_user=_os_user() if trusted else None,
+        trusted_os_user=os_user() if trusted else None,
         trusted_sha256=digest_of(bundle.estimator_file or b"") if trusted else None,
         size_bytes=len(data),
     )
@@ -396,7 +396,7 @@ def require_intact(connection: sa.Connection, version: ModelVersion) -> None:
         )
 
 
-def _os_user() -> str | None:
+def os_user() -> str | None:
     """Return who runs this, as the operating system knows them; what variables say could be anybody."""
     try:
         import pwd

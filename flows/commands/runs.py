@@ -50,11 +50,24 @@ def score(
         int | None, typer.Option(min=1, max=1000, help="With --dry-run: how many entities, chosen by prescore; 5.")
     ] = None,
     key: Keys = None,
+    waive: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--waive",
+            metavar="CHECK",
+            help="Publish although this check fails: an id, a pattern such as drift.*, or volume; again for each further one.",
+        ),
+    ] = None,
+    because: Annotated[
+        str, typer.Option("--because", metavar="TEXT", help="With --waive: why, in a sentence that readers are told.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Score what needs a prediction and publish the result atomically."""
     if dry_run:
-        refuse_together("--dry-run", **{"--full": full, "--trigger": trigger != "manual"})
+        refuse_together(
+            "--dry-run", **{"--full": full, "--trigger": trigger != "manual", "--waive": bool(waive or because)}
+        )
         _preview(pipeline, limit, key or [], as_of, as_json=as_json)
         return
     if limit is not None or key:
@@ -70,7 +83,14 @@ def score(
     settings = settings_now()
     with RunProgress(pipeline) as progress:
         summary = run_score(
-            settings, pipeline, full=full, as_of=instant(as_of), trigger=Trigger(trigger), watcher=progress
+            settings,
+            pipeline,
+            full=full,
+            as_of=instant(as_of),
+            trigger=Trigger(trigger),
+            waive=waive or (),
+            because=because,
+            watcher=progress,
         )
     show_run(summary, as_json=as_json)
     raise typer.Exit(summary.exit_code)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.pipeline import Pipeline
-from tasks.population import Selection, Served
+from tasks.population import Mode, Selection, Served
 from tasks.publishing import Staged
 from tasks.registry import ModelVersion
 from tasks.runs import Run, Snapshot
@@ -18,6 +18,7 @@ from tasks.scoring import Scorer, Tally
 from tasks.slices import Slice
 from tasks.transport import Session
 from tasks.verdicts import History
+from tasks.waivers import Waiver
 
 
 class Phase(StrEnum):
@@ -49,6 +50,8 @@ class Evidence:
     run: Run | None = None
     #: What the runs before answered.
     history: History = field(default_factory=History)
+    #: What a person takes upon themselves in this run.
+    waiver: Waiver | None = None
     selection: Selection | None = None
     tally: Tally | None = None
     staged: Staged | None = None
@@ -61,6 +64,13 @@ class Evidence:
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: What arrived in each source since the last publication of the schedule, counted once.
     arrived: dict[str, Slice] = field(default_factory=dict)
+
+    @property
+    def amends(self) -> int | None:
+        """The generation whose rows this run leaves in place but for what it scored; None for a full run."""
+        if self.selection is None or self.selection.mode is Mode.FULL or self.served is None:
+            return None
+        return self.served.generation_id
 
     @property
     def data_as_of(self) -> datetime:
