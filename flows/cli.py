@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import database, models, reading, runs, schedules, starting
+from flows.commands import database, judging, models, reading, runs, schedules, starting
 from tasks.errors import PrescoreError
 from tasks.interrupts import answer_interrupts
 
@@ -37,6 +37,7 @@ COMMANDS = (
     reading.features,
     reading.status,
     reading.lookup,
+    judging.report,
     schedules.serve,
     schedules.deploy,
     runs.rollback,

@@ -111,14 +111,31 @@ def loads(
     return Bundle(estimator=loaded.estimator, environment=environment, digest=found, **evidence)
 
 
-def _read_members(data: bytes, what: str) -> dict[str, bytes]:
+def read_profile(data: bytes, *, expect_digest: str, what: str = "The bundle") -> dict[str, Any]:
+    """Return the training profile of a bundle's bytes; nothing else of it is read, and no estimator is made.
+
+    Raises
+    ------
+    BundleTampered, ModelUnreadable
+    """
+    found = digest_of(data)
+    if found != expect_digest:
+        raise BundleTampered(what=what, expected=expect_digest, found=found)
+    try:
+        profile: dict[str, Any] = json.loads(_read_members(data, what, ("profile.json",))["profile.json"])
+    except (ValueError, RecursionError) as error:
+        raise ModelUnreadable(f"{what} has no profile ({type(error).__name__})", "Register the model again.") from error
+    return profile
+
+
+def _read_members(data: bytes, what: str, wanted: Sequence[str] | None = None) -> dict[str, bytes]:
     if not is_archive(data):
         raise ModelUnreadable(f"{what} is no bundle", "Register the model again.")
     with open_archive(data, what, allowed=MOST_EXPANDED) as archive:
         missing = sorted(set(_MEMBERS) - set(archive.namelist()))
         if missing:
             raise ModelUnreadable(f"{what} is no bundle: it lacks {', '.join(missing)}", "Register the model again.")
-        return {name: read_member(archive, name) for name in _MEMBERS}
+        return {name: read_member(archive, name) for name in wanted or _MEMBERS}
 
 
 def _read_evidence(members: Mapping[str, bytes], what: str) -> dict[str, Any]:

@@ -249,6 +249,21 @@ def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline
     )
 
 
+def load_profile(connection: sa.Connection, name: str, which: int | str) -> dict[str, Any]:
+    """Read the training profile of a version, by number or alias, without making its estimator; the digest is checked.
+
+    Raises
+    ------
+    ModelNotFound, BundleTampered, ModelUnreadable
+    """
+    from tasks import bundle_file
+
+    version = find_version(connection, name, which)
+    return bundle_file.read_profile(
+        _read(connection, version), expect_digest=version.digest, what=f"Model {name} version {version.version}"
+    )
+
+
 def import_pipeline_code(pipeline: Pipeline) -> str:
     """Import the code that a pipeline declares, and model.py, and return the name of the package it is in."""
     from tasks import pipeline_code
