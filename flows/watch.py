@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks import health as healths
+from tasks import lookup
 from tasks.database import resolve_url
 from tasks.health import PipelineHealth
 from tasks.settings import Settings
@@ -17,4 +18,4 @@ def health(settings: Settings, pipeline: str | None = None) -> list[PipelineHeal
 
 def look_up(settings: Settings, pipeline: str, key: list[str]) -> dict[str, Any]:
     """Return what an SQL reader sees for one entity."""
-    return healths.look_up(resolve_url(settings), pipeline, key)
+    return lookup.look_up(resolve_url(settings), pipeline, key)
