@@ -408,10 +408,17 @@ class Performance(_Table):
         ]
         | None
     ) = None
+    #: The output that is judged; may be left out when the metric fits one alone.
+    output: Name | None = None
+    #: What the metric is compared with; the hold-out metric of the model version when left out.
     baseline: float | None = None
+    #: How much worse it may be, in its own unit; 0.03, or a tenth of the baseline for errors, when left out.
     tolerance: Annotated[float, Field(ge=0)] | None = None
     #: Age at which an entity's label is known.
     maturity: Duration | None = None
+    #: How much time of matured predictions is judged together.
+    window: Duration = timedelta(days=28)
+    #: Share of the matured predictions whose label has to be known.
     min_label_coverage: Share = 0.9
 
 

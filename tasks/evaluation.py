@@ -14,6 +14,7 @@ from tasks.columns import Column
 from tasks.declaration import Output
 from tasks.errors import PrescoreError, TrainingRefused
 from tasks.outputs import DEFAULT_K, predict_outputs
+from tasks.performance import calibration
 from tasks.training import LABEL, is_classifier, label_values, one_row_each
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from tasks.features import FeatureContract
     from tasks.pipeline import Pipeline
     from tasks.training import Split
+
+#: Metrics that are kept with a model of two classes to compare later ones with, and not shown.
+_FURTHER = ("accuracy", "f1", "calibration_error")
 
 #: Task, metrics, those of the baseline, and what the baseline is.
 Judged = tuple[str, dict[str, float | None], dict[str, float | None], str]
@@ -60,11 +64,16 @@ def evaluate(pipeline: Pipeline, contract: FeatureContract, estimator: Any, part
             '(OneHotEncoder(handle_unknown="ignore")), as it will meet them every day.',
         ) from error
     task, metrics, baseline, words = judged
+    further: dict[str, float | None] = {}
+    if task == "binary":
+        further = {name: metrics.pop(name) for name in _FURTHER}
+        baseline = {name: value for name, value in baseline.items() if name not in _FURTHER}
     return {
         "task": task,
         "metrics": _finite(metrics),
         "baseline": _finite(baseline),
         "baseline_is": words,
+        "further": _finite(further),
         "rows_fitted": parts.fitted.num_rows,
         "rows_held_out": parts.held_out.num_rows,
         "rows_unlabelled": parts.unlabelled,
@@ -112,7 +121,7 @@ def _scores_of(estimator: Any, frame: pd.DataFrame, at: int) -> NDArray[np.float
 
 
 def _binary(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, float | None]:
-    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+    from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
     both = bool(positive.any()) and not bool(positive.all())
     probabilities = bool(((scores >= 0) & (scores <= 1)).all())
@@ -121,6 +130,9 @@ def _binary(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[st
         "average_precision": float(average_precision_score(positive, scores)) if positive.any() else None,
         "log_loss": float(log_loss(positive, scores, labels=[False, True])) if probabilities else None,
         "brier": float(brier_score_loss(positive, scores, labels=[False, True])) if probabilities else None,
+        "accuracy": float((positive == (scores >= 0.5)).mean()) if probabilities else None,
+        "f1": float(f1_score(positive, scores >= 0.5, zero_division=0.0)) if probabilities else None,
+        "calibration_error": calibration(positive, scores).error if probabilities else None,
     }
 
 

@@ -333,6 +333,7 @@ class _Reading:
             "contract_text": text,
         }
         self.names(entity, outputs, training)
+        self.judged_output(declared["performance"], outputs)
         further = self.logic_files(logic)
         if self.problems:
             return None
@@ -411,6 +412,12 @@ class _Reading:
             elif source is not None:
                 sources.append(source)
         return tuple(sources)
+
+    def judged_output(self, performance: Performance | None, outputs: tuple[Output, ...] | None) -> None:
+        names = [output.name for output in outputs or ()]
+        if performance is not None and performance.output is not None and names and performance.output not in names:
+            shown = fields.show(performance.output)
+            self.add("[performance] output", f"{shown} is none of the outputs in [predictions]: {', '.join(names)}")
 
     def names(self, entity: Entity | None, outputs: tuple[Output, ...] | None, training: Training | None) -> None:
         if entity is not None and training is not None and training.labels is not None and "label" in entity.key:

@@ -121,7 +121,7 @@ def register(run: Run) -> None:
                 "mode": mode.value,
                 "crons": list(crons),
                 "timezone": pipeline.schedule.timezone,
-                "grace": without_days(_grace(pipeline, crons)),
+                "grace": without_days(grace(pipeline, crons)),
                 "next_tick": next_tick(crons, pipeline.schedule.timezone, now),
             },
         )
@@ -487,9 +487,10 @@ def _truncated(connection: sa.Connection, storage: str) -> bool:
     return True
 
 
-def _grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:
-    """A tenth of the period and at least five minutes, unless declared."""
-    return pipeline.schedule.grace or max(period(crons, pipeline.schedule.timezone) / 10, timedelta(minutes=5))
+def grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:
+    """Return how late a tick may be kept: as declared, else a tenth of the period and at least five minutes."""
+    tenth = period(crons, pipeline.schedule.timezone) / 10 if crons else timedelta()
+    return pipeline.schedule.grace or max(tenth, timedelta(minutes=5))
 
 
 def _crons(pipeline: Pipeline) -> dict[Mode, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from tasks.checks import model, rows, sources
+from tasks.checks import model, performance, rows, sources
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 
@@ -22,10 +22,12 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
     for check in CHECKS:
         if check.when is phase:
             try:
-                findings += check.ask(evidence, check)
+                found = list(check.ask(evidence, check))
             except Exception as error:
                 logger.exception("check %s could not be asked", check.id)
-                findings.append(check.finding(Verdict.UNKNOWN, f"could not be asked: {type(error).__name__}"))
+                found = [check.finding(Verdict.UNKNOWN, f"could not be asked: {type(error).__name__}")]
+            findings += found
+            evidence.findings += found
     return findings
 
 
@@ -176,6 +178,33 @@ CHECKS: tuple[Check, ...] = (
         ask=rows.constant,
         when=Phase.ROWS,
         remedy="Look at the features of a few entities; if they are right, promote another version of the model.",
+    ),
+    Check(
+        id="performance.calibration",
+        code="P3",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=performance.calibrated,
+        when=Phase.ROWS,
+        followups=frozenset({Followup.INVESTIGATE}),
+    ),
+    Check(
+        id="performance.metric",
+        code="P1",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=performance.metric,
+        when=Phase.ROWS,
+        followups=frozenset({Followup.RETRAIN}),
+    ),
+    Check(
+        id="performance.estimate",
+        code="P2",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=performance.estimate,
+        when=Phase.ROWS,
+        followups=frozenset({Followup.INVESTIGATE}),
     ),
 )
 

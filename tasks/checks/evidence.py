@@ -60,6 +60,10 @@ class Evidence:
     disagreeing: int = 0
     #: Oldest newest row of the required sources, filled by the source checks.
     watermarks: dict[str, datetime | None] = field(default_factory=dict)
+    #: Matured predictions with their labels, or why there are none; read once, by the checks of performance.
+    cohort: Any = None
+    #: What was found so far, in the order of the checks: some verdicts depend on others.
+    findings: list[Finding] = field(default_factory=list)
     #: What was measured of each source, once.
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: What arrived in each source since the last publication of the schedule, counted once.
