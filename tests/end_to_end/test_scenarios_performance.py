@@ -132,7 +132,9 @@ def test_labels_that_are_missing_are_unknown_and_count(world: World, monkeypatch
 
     # A query that takes too long costs an answer, and no predictions.
     monkeypatch.setattr(cohorts, "LABELS_TIMEOUT", timedelta(milliseconds=200))
-    (folder / "labels.sql").write_text(LABELS.replace("WHERE", "WHERE pg_sleep(30) IS NOT NULL AND"))
+    (folder / "labels.sql").write_text(
+        LABELS.replace("WHERE", "WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0 AND")
+    )
     slow = found(run_on(world, 76, Trigger.MANUAL), "performance.metric")
     assert slow.verdict is Verdict.UNKNOWN
     assert "labels.sql could not be used: canceling statement due to statement timeout" in slow.reason
