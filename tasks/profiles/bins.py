@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
+#: Where numbers go that no bin holds: below all that training saw, above it, or between.
+UNDER, OVER, BETWEEN = -1, -2, -3
+
 _SECONDS_OF_A_DAY = 86_400.0
 
 
@@ -107,33 +110,36 @@ class ColumnBins:
 
     @cached_property
     def cuts(self) -> Floats:
-        """Starts of the elementary intervals of the real line that no bin divides, ascending, shape ``(n_cuts,)``.
+        """Where the real line is cut so that no bin, and no limit of training, divides a piece: ascending, ``(n_cuts,)``.
 
-        Every value of an interval counts as its start does. The last two are infinity and NaN.
+        A piece reaches from its cut up to the next one, without that; every number of it counts as its first one does.
         """
-        limits = [self.min, self.max, self.p0_1, self.p99_9]
-        single = np.array([*self.points, *(limit for limit in limits if limit is not None), *self.edges[-1:]])
-        starts = np.concatenate([[-np.finfo(np.float64).max], single, np.nextafter(single, np.inf), self.edges])
-        finite = np.unique(starts[np.isfinite(starts)] + 0.0)  # -0.0 and 0.0 are one value
-        return np.concatenate([finite, [np.inf, np.nan]])
+        ends = np.concatenate([self.points, self.edges[-1:], [] if self.p99_9 is None else [self.p99_9]])
+        begins = np.concatenate([self.points, self.edges, [] if self.p0_1 is None else [self.p0_1]])
+        found = np.concatenate([begins, np.nextafter(ends, np.inf)])
+        return np.unique(found[np.isfinite(found)] + 0.0)  # -0.0 and 0.0 are one number
 
     @cached_property
-    def bin_of_interval(self) -> NDArray[np.int64]:
-        """Bin of each finite elementary interval, shape ``(n_cuts - 2,)``; -1 under, -2 over, -3 none of these."""
-        starts = self.cuts[:-2]
-        n_points, n_ranges = len(self.points), max(len(self.edges) - 1, 0)
-        found = np.full(len(starts), -3, dtype=np.int64)
-        known = np.concatenate([self.points, self.edges[:1], self.edges[-1:]])
-        if len(known):
-            found[starts < known.min()] = -1
-            found[starts > known.max()] = -2
+    def pieces(self) -> Floats:
+        """The first number of each piece of the real line, shape ``(n_cuts + 1,)``."""
+        return np.concatenate([[-np.inf], self.cuts])
+
+    @cached_property
+    def bin_of_piece(self) -> NDArray[np.int64]:
+        """Bin of each piece, shape ``(n_cuts + 1,)``: its position, or ``UNDER``, ``OVER`` or ``BETWEEN``."""
+        first, n_points, n_ranges = self.pieces, len(self.points), max(len(self.edges) - 1, 0)
+        found = np.full(len(first), BETWEEN, dtype=np.int64)
+        held = np.concatenate([self.points, self.edges])
+        if len(held):
+            found[first < held.min()] = UNDER
+            found[first > held.max()] = OVER
         if n_ranges:
-            within = (starts >= self.edges[0]) & (starts <= self.edges[-1])
-            at = np.searchsorted(self.edges, starts[within], side="right") - 1
+            within = (first >= self.edges[0]) & (first <= self.edges[-1])
+            at = np.searchsorted(self.edges, first[within], side="right") - 1
             found[within] = n_points + np.minimum(at, n_ranges - 1)
         if n_points:
-            at = np.minimum(np.searchsorted(self.points, starts), n_points - 1)
-            found[self.points[at] == starts] = at[self.points[at] == starts]
+            at = np.minimum(np.searchsorted(self.points, first), n_points - 1)
+            found[self.points[at] == first] = at[self.points[at] == first]
         return found
 
 

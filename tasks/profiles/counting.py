@@ -1,12 +1,11 @@
 """Counting: the values of a run go into the frozen bins of its model, batch by batch, in the pass that scores them.
 
-Counts are exact whatever the batches are, and counts of parts add up. Each chunk is sorted and the limits of the bins
-are searched in it: that takes a third of the time of searching each value among the limits.
+Counts are exact whatever the batches are, and counts of parts add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.profiles.bins import ColumnBins, ModelProfile, floats
+from tasks.profiles.bins import BETWEEN, OVER, UNDER, ColumnBins, ModelProfile, floats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.profiles.bins import Counts, Floats
 
-#: Values sorted at once: as many as fit into a core's own cache with a copy.
-CHUNK = 65_536
+#: Values counted at once: as many as stay in a core's own cache with a copy.
+CHUNK = 32_768
+
+#: Up to this many cuts, the values below each cut are counted; with more, chunks are sorted and the cuts searched in them.
+#: Measured a value on one core, 25 cuts: 4.3 ns counted, 37 ns sorted, 55 ns when each value is searched among the cuts.
+MOST_COUNTED_CUTS = 128
 
 _MODULUS = 2**64
 _MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
@@ -193,14 +196,14 @@ class _Counter:
 class _NumberCounter(_Counter):
     def __init__(self, bins: ColumnBins, *, sums: bool) -> None:
         super().__init__(bins)
-        # One place before the first cut, for minus infinity.
-        self.intervals = np.zeros(len(bins.cuts) + 1, dtype=np.int64)
+        self.pieces = np.zeros(len(bins.pieces), dtype=np.int64)
         self.sums = np.zeros(len(bins.counts)) if sums else None
         self.minimum: float | None = None
         self.maximum: float | None = None
         self.mean: float | None = None
         self.m2: float | None = None
-        self.finite = 0
+        self.finite = self.nans = self.infinities = 0
+        self._scratch = np.empty(CHUNK)
 
     def _add(self, values: pa.Array) -> None:
         if pa.types.is_list(values.type):
@@ -208,27 +211,44 @@ class _NumberCounter(_Counter):
             self.digest += _list_digest(values.flatten())
         numbers = floats(values)
         for start in range(0, len(numbers), CHUNK):
-            self._add_chunk(np.sort(numbers[start : start + CHUNK]))
+            self._add_chunk(numbers[start : start + CHUNK])
 
-    def _add_chunk(self, ascending: Floats) -> None:
-        ascending += 0.0  # -0.0 becomes 0.0
-        at = np.searchsorted(ascending, self.bins.cuts)
-        self.intervals += np.diff(at, prepend=0, append=len(ascending))
-        nans = len(ascending) - int(at[-1])
-        self.digest += _mixed_sum(ascending[: at[-1]]) + nans * _NAN
-        finite = ascending[at[0] : at[-2]]
-        if len(finite):
-            self._add_moments(finite)
-            if self.sums is not None:
-                _add_sums(self.sums, finite, at[:-1] - at[0], self.bins.bin_of_interval)
-
-    def _add_moments(self, ascending: Floats) -> None:
-        low, high, n = float(ascending[0]), float(ascending[-1]), len(ascending)
+    def _add_chunk(self, numbers: Floats) -> None:
+        low, high = float(numbers.min()), float(numbers.max())
+        if not np.isfinite(low) or not np.isfinite(high):  # NaN is the minimum and the maximum of what it is among
+            numbers = self._finite_of(numbers)
+            if not len(numbers):
+                return
+            low, high = float(numbers.min()), float(numbers.max())
         self.minimum, self.maximum = _known(min, self.minimum, low), _known(max, self.maximum, high)
+        self._add_moments(numbers)
+        self.digest += _mixed_sum(np.add(numbers, 0.0, out=self._scratch[: len(numbers)]))  # -0.0 becomes 0.0
+        cuts = self.bins.cuts
+        with_sums = self.sums is not None and len(self.bins.edges) > 0
+        if len(cuts) <= MOST_COUNTED_CUTS and not with_sums:
+            below = [np.count_nonzero(numbers < cut) for cut in cuts]
+        else:
+            ascending = np.sort(numbers)
+            below = np.searchsorted(ascending, cuts).tolist()
+            if self.sums is not None:
+                _add_sums(self.sums, ascending, [0, *below], self.bins.bin_of_piece)
+        self.pieces += np.diff([0, *below, len(numbers)])
+
+    def _finite_of(self, numbers: Floats) -> Floats:
+        """Return the finite numbers, and count the others."""
+        nans, infinite = np.isnan(numbers), np.isinf(numbers)
+        self.nans += int(np.count_nonzero(nans))
+        self.infinities += int(np.count_nonzero(infinite))
+        self.digest += int(np.count_nonzero(nans)) * _NAN + _mixed_sum(numbers[infinite])
+        return numbers[~(nans | infinite)]
+
+    def _add_moments(self, numbers: Floats) -> None:
+        n, away = len(numbers), self._scratch[: len(numbers)]
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(np.add.reduce(ascending)) / n
-            away = ascending - mean
-            m2 = float(np.dot(away, away))
+            mean = float(np.add.reduce(numbers)) / n
+            np.subtract(numbers, mean, out=away)
+            # No dot product: BLAS would wake its threads for it, which costs five times as much.
+            m2 = float(np.add.reduce(np.multiply(away, away, out=away)))
             if self.finite == 0:
                 self.mean, self.m2 = _finite(mean), _finite(m2)
             elif self.mean is not None:
@@ -236,31 +256,38 @@ class _NumberCounter(_Counter):
         self.finite += n
 
     def counted(self) -> ColumnCounts:
-        bins, finite = self.bins, self.intervals[1:-2]
-        where = bins.bin_of_interval
+        bins, where = self.bins, self.bins.bin_of_piece
         counts = np.zeros(len(bins.counts), dtype=np.int64)
-        np.add.at(counts, where[where >= 0], finite[where >= 0])
-        starts = bins.cuts[:-2]
-        tails = 0
-        if bins.p0_1 is not None and bins.p99_9 is not None:
-            tails = int(finite[(starts < bins.p0_1) | (starts > bins.p99_9)].sum())
+        np.add.at(counts, where[where >= 0], self.pieces[where >= 0])
         return ColumnCounts(
             rows=self.rows,
             nulls=self.nulls,
-            nans=int(self.intervals[-1]),
-            infinities=int(self.intervals[0] + self.intervals[-2]),
-            under=int(finite[where == -1].sum()),
-            over=int(finite[where == -2].sum()),
-            unseen=int(finite[where == -3].sum()) if bins.comparable else None,
-            tails=tails,
+            nans=self.nans,
+            infinities=self.infinities,
+            under=int(self.pieces[where == UNDER].sum()),
+            over=int(self.pieces[where == OVER].sum()),
+            unseen=int(self.pieces[where == BETWEEN].sum()) if bins.comparable else None,
+            tails=self._tails(),
             minimum=self.minimum,
             maximum=self.maximum,
             mean=self.mean,
             m2=self.m2,
             counts=counts,
-            sums=None if self.sums is None else self.sums.copy(),
+            sums=self._sums(counts),
             digest=self._digest(),
         )
+
+    def _tails(self) -> int:
+        low, high = self.bins.p0_1, self.bins.p99_9
+        if low is None or high is None:
+            return 0
+        return int(self.pieces[(self.bins.pieces < low) | (self.bins.pieces > high)].sum())
+
+    def _sums(self, counts: Counts) -> Floats | None:
+        if self.sums is None:
+            return None
+        n_points = len(self.bins.points)
+        return np.concatenate([self.bins.points * counts[:n_points], self.sums[n_points:]])
 
 
 class _TextCounter(_Counter):
@@ -309,11 +336,11 @@ class _TextCounter(_Counter):
         )
 
 
-def _add_sums(sums: Floats, ascending: Floats, at: NDArray[np.int64], bin_of_interval: NDArray[np.int64]) -> None:
-    """Add the values of each bin to ``sums``, given where each finite interval starts and the last one ends."""
-    filled = np.flatnonzero(np.diff(at))
-    totals = np.add.reduceat(ascending, at[filled])
-    bins = bin_of_interval[filled]
+def _add_sums(sums: Floats, ascending: Floats, starts: Sequence[int], bin_of_piece: NDArray[np.int64]) -> None:
+    """Add the values of each bin to ``sums``, given where each piece starts among the ascending values."""
+    filled = np.flatnonzero(np.diff([*starts, len(ascending)]))
+    totals = np.add.reduceat(ascending, np.asarray(starts)[filled])
+    bins = bin_of_piece[filled]
     np.add.at(sums, bins[bins >= 0], totals[bins >= 0])
 
 
