@@ -36,6 +36,7 @@ COMMANDS = (
     runs.score,
     reading.features,
     reading.status,
+    reading.explain,
     reading.lookup,
     judging.report,
     schedules.serve,

@@ -55,11 +55,31 @@ def status(
 ) -> None:
     """Say what is served and whether it keeps its promise; exit 3 when anything is stale, expired or overdue."""
     from flows.show import show_health
-    from flows.watch import health
+    from flows.watch import health, next_runs
 
-    found = health(settings_now(), pipeline)
-    show_health(found, as_json=as_json)
+    settings = settings_now()
+    found = health(settings, pipeline)
+    now, ticks = next_runs(settings, pipeline)
+    show_health(found, now, ticks, as_json=as_json)
     raise typer.Exit(0 if all(row.well for row in found) else 3)
+
+
+def explain(
+    pipeline: PipelineName,
+    check: Annotated[
+        str | None, typer.Argument(metavar="[CHECK]", help="An id, a code such as D1, or a pattern such as 'drift.*'.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a pipeline, since when, why, what happens next and what to do; or what a check asks."""
+    from flows.show import show_checks_explained, show_explanation
+    from flows.watch import explain as explain_pipeline
+    from flows.watch import explain_checks
+
+    if check is None:
+        show_explanation(explain_pipeline(settings_now(), pipeline), as_json=as_json)
+    else:
+        show_checks_explained(explain_checks(settings_now(), pipeline, check), as_json=as_json)
 
 
 def lookup(

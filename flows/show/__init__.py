@@ -2,10 +2,12 @@
 
 from flows.show.deployments import show_deployed, show_served
 from flows.show.entities import show_features, show_preview
+from flows.show.explanations import show_checks_explained, show_explanation
+from flows.show.health import show_health
 from flows.show.models import show_models, show_registered, show_training, show_version, show_went_back
 from flows.show.parts import as_program, print_json, say
 from flows.show.pipelines import show_checks, show_created
-from flows.show.runs import RunProgress, show_health, show_lookup, show_rollback, show_run
+from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run
 
 __all__ = [
     "RunProgress",
@@ -13,8 +15,10 @@ __all__ = [
     "print_json",
     "say",
     "show_checks",
+    "show_checks_explained",
     "show_created",
     "show_deployed",
+    "show_explanation",
     "show_features",
     "show_health",
     "show_lookup",

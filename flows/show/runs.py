@@ -1,21 +1,18 @@
-"""Runs while they work and afterwards, what is served, and what a reader sees of it."""
+"""Runs while they work and afterwards, and what a reader sees of what they published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from flows.show.parts import plain, print_facts, print_findings, print_json
-from tasks.health import PipelineHealth
-from tasks.telling import narrator, shown, span, state_text
+from tasks.telling import narrator, shown, state_text
 
 if TYPE_CHECKING:
     from flows.score import RunSummary
@@ -107,44 +104,6 @@ def show_rollback(done: RolledBack, *, as_json: bool) -> None:
         soft_wrap=True,
         markup=False,
     )
-
-
-def show_health(found: Sequence[PipelineHealth], *, as_json: bool) -> None:
-    """Print the health of pipelines, a row each, and what is wrong below."""
-    if as_json:
-        print_json({"pipelines": [{**asdict(row), "well": row.well} for row in found]})
-        return
-    console = narrator()
-    if not found:
-        console.print("No pipeline has run in this database yet.")
-        return
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("pipeline", "state", "overdue", "data age", "rows", "model", "last run"):
-        right, whole = name in {"data age", "rows"}, name in {"pipeline", "state"}
-        table.add_column(name, justify="right" if right else "left", no_wrap=whole)
-    for row in found:
-        last = f"{row.last_run_status} ({row.last_run_trigger})" if row.last_run_status else "never"
-        model = _model(row)
-        overdue = f"since {row.overdue_since:%Y-%m-%d %H:%M}" if row.overdue and row.overdue_since else "no"
-        age = span(row.age) if row.age is not None else ""
-        rows = f"{row.rows:,}" if row.rows is not None else ""
-        table.add_row(
-            row.pipeline + (" (pinned)" if row.pinned else ""), state_text(row.state), overdue, age, rows, model, last
-        )
-    console.print(table)
-    for row in found:
-        for reason in row.reasons:
-            console.print(Text(f"{row.pipeline}: {reason}"), soft_wrap=True)
-        if row.last_run_status not in {"published", "running", None} and row.last_run_message:
-            console.print(Text(f"{row.pipeline}: {row.last_run_message}"), soft_wrap=True)
-
-
-def _model(row: PipelineHealth) -> str:
-    """Return the version that is served; its model is named where that is not what everybody expects."""
-    if row.model is None:
-        return ""
-    named = "" if row.model == row.pipeline else f"{row.model} "
-    return f"{named}version {row.model_version}" + (", another pending" if row.model_pending else "")
 
 
 def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None:
