@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from tasks.transport import Session
 
 PREDICTION = "prediction"
+#: Kept predictions that are read at most, a fixed share of the entities where there are more: 100 MB for a short key.
+MOST_SAMPLES = 500_000
+
 #: How long labels.sql may take within a run.
 LABELS_TIMEOUT = timedelta(minutes=5)
 
@@ -55,7 +58,7 @@ class Cohort:
     #: Entities with a kept prediction that has matured, and how many of them have a label.
     predicted: int
     labelled: int
-    #: Earliest prediction that has not matured yet; None where there is none.
+    #: Where nothing has matured: the earliest prediction that has not yet.
     next_as_of: datetime | None
     #: The labels, shape ``(n,)``: bool, int64, float64, or text as object.
     labels: NDArray[Any] = field(repr=False)
@@ -124,19 +127,21 @@ def read_cohort(
     """
     performance = pipeline.performance
     assert performance.maturity is not None
+    assert pipeline.training is not None
+    assert pipeline.training.labels is not None
     until = as_of - performance.maturity
     since = until - performance.window
     session.execute(f"SET LOCAL statement_timeout = {round(LABELS_TIMEOUT.total_seconds() * 1000)}")
     kept = _read_samples(
-        session, pipeline, key, output, classes, model_version, since - pipeline.serve.stale_after, as_of
+        session, pipeline, key, output, classes, model_version, since - pipeline.serve.stale_after, until + grace
     )
     identity = [column.name for column in key]
-    known = _read_labels(session, pipeline, key, label, kept, since, until, as_of)
-    if known.duplicated([*identity, AS_OF.name]).any():
-        raise SeveralLabels(f"{pipeline.name}/labels.sql")
-    ripening = kept[kept[AS_OF.name] > until]
-    matched = match(known, kept, identity, pipeline.serve.stale_after, grace)
     matured = kept[(kept[AS_OF.name] > since) & (kept[AS_OF.name] <= until)]
+    # Without a prediction to judge nobody asks: labels.sql is the most expensive query of a pipeline.
+    known = _read_labels(session, pipeline, key, label, kept, since, until, as_of) if len(kept) else kept
+    if len(kept) and known.duplicated([*identity, AS_OF.name]).any():
+        raise SeveralLabels(f"{pipeline.name}/{pipeline.training.labels.origin}")
+    matched = match(known, kept, identity, pipeline.serve.stale_after, grace)
     labelled = matched[identity].drop_duplicates()
     predicted = _distinct(matured[identity], labelled)
     return Cohort(
@@ -144,7 +149,7 @@ def read_cohort(
         until=until,
         predicted=len(predicted),
         labelled=len(labelled),
-        next_as_of=ripening[AS_OF.name].min().to_pydatetime() if len(ripening) else None,
+        next_as_of=None if len(predicted) else _next_as_of(session, pipeline, model_version, until),
         labels=matched[LABEL].to_numpy(),
         predictions=matched[PREDICTION].to_numpy(),
         instants=np.unique(matched[AS_OF.name].to_numpy(), return_inverse=True)[1].astype(np.int64),
@@ -164,7 +169,7 @@ def match(
     import pandas as pd
 
     if labels.empty or samples.empty:
-        return labels.iloc[:0].assign(**{PREDICTION: samples[PREDICTION].iloc[:0]})
+        return samples.iloc[:0].assign(**{LABEL: []})
     labels = labels.sort_values(AS_OF.name, kind="stable").reset_index(drop=True)
     samples = samples.sort_values(AS_OF.name, kind="stable").reset_index(drop=True)
 
@@ -201,20 +206,34 @@ def _read_samples(
     after: datetime,
     until: datetime,
 ) -> pd.DataFrame:
+    of_version = {
+        "pipeline": literal(pipeline.name),
+        "model_version": str(model_version),
+        "after": literal(after),
+        "until": literal(until),
+    }
+    counted = session.table(load_query("count_prediction_samples", of_version), "Counting the kept predictions")
+    per_mille = min(1000, 1000 * MOST_SAMPLES // max(1, counted.column("samples")[0].as_py()))
     read = [f"{c.read(f'(s.key ->> {literal(c.name)})::{c.postgres_type}')} AS {quote(c.name)}" for c in key]
     value = f"(s.predictions ->> {literal(output.name)})"
     statement = load_query(
         "read_prediction_samples",
         {
+            **of_version,
             "key_columns": ", ".join(read),
             "prediction": value if classes else f"{value}::double precision",
-            "pipeline": literal(pipeline.name),
-            "model_version": str(model_version),
-            "after": literal(after),
-            "until": literal(until),
+            "per_mille": str(per_mille),
         },
     )
     return _frame(session.table(statement, "Reading the kept predictions"))
+
+
+def _next_as_of(session: Session, pipeline: Pipeline, model_version: int, until: datetime) -> datetime | None:
+    """Return the earliest instant after ``until`` that this version predicted for; None where there is none."""
+    fragments = {"pipeline": literal(pipeline.name), "model_version": str(model_version), "after": literal(until)}
+    found = session.table(load_query("find_next_generation", fragments), "Looking for predictions that ripen")
+    at: datetime | None = found.column(AS_OF.name)[0].as_py()
+    return at
 
 
 def _read_labels(
