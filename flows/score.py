@@ -16,6 +16,7 @@ from tasks.checks import Evidence, Phase
 from tasks.database import resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
+from tasks.feature_ages import AgeCounter
 from tasks.features import QueryRefused, describe, describe_changes
 from tasks.freshness import Disposition, Finding, Judgement
 from tasks.outputs import output_comment
@@ -284,6 +285,7 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     reached("storage.cleared")
     tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
     tally.profile = ProfileCounter(ModelProfile.from_bundle(scorer.bundle.profile))
+    tally.ages = AgeCounter(run.pipeline.features.ttl)
     atol = run.pipeline.model.golden.atol
     tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
     began = time.perf_counter()

@@ -108,6 +108,17 @@ class Entity(_Table):
     allow_empty: bool = False
 
 
+class FeatureTtl(_Table):
+    """How old what a group of features was made of may be; the TOML key is the column that says when that was known."""
+
+    #: Age from which it is too old.
+    ttl: Duration
+    #: Share of the entities whose features are too old, at which a check warns and fails.
+    share: Limits = (0.01, 0.05)
+    #: Features that the query leaves NULL where they are too old: the share that lost them is told.
+    features: Texts = ()
+
+
 class Features(_Table):
     """What the model sees of an entity at an instant."""
 
@@ -121,6 +132,8 @@ class Features(_Table):
     valid_for: Duration | None = None
     #: Whether the features do not depend on as_of.
     time_invariant: bool = False
+    #: Column of the feature query, a timestamptz -> how old it may be.
+    ttl: dict[ColumnName, FeatureTtl] = Field(default_factory=dict)
 
 
 class Golden(_Table):

@@ -62,7 +62,7 @@ def contract_digest(pipeline: Pipeline) -> str:
             **tables,
             "description": pipeline.description,
             "allow_empty": pipeline.entity.allow_empty,
-            "valid_for": pipeline.features.model_dump(mode="json", include={"valid_for"}),
+            "valid_for": pipeline.features.model_dump(mode="json", include={"valid_for", "ttl"}),
             "index": sorted(output.name for output in pipeline.predictions if output.index),
             "training": training,
             "labels": None if labels is None else usersql.normalise(labels.text),

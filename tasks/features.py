@@ -87,6 +87,7 @@ def describe(connection: sa.Connection, pipeline: Pipeline) -> FeatureContract:
     features = columns.feature_columns([column.typed for column in found if column.name not in identity], query.origin)
     if not features:
         raise QueryRefused(query.origin, "it returns no feature beside key and as_of", "Select at least one feature.")
+    _require_ttl(pipeline, features)
     return FeatureContract(key=key, features=features)
 
 
@@ -245,6 +246,25 @@ def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> li
         )
         for column in description
     ]
+
+
+def _require_ttl(pipeline: Pipeline, features: Sequence[Column]) -> None:
+    """Refuse [features.ttl] over columns that the query does not return, or that are no instants."""
+    query, found = pipeline.features.query, {column.name: column.postgres_type for column in features}
+    for name, declared in pipeline.features.ttl.items():
+        missing = [each for each in (name, *declared.features) if each not in found]
+        if missing:
+            raise QueryRefused(
+                query.origin,
+                f"it does not return {', '.join(missing)}, named by [features.ttl] (it returns {', '.join(found)})",
+                "Add the column, or correct [features.ttl].",
+            )
+        if found[name] != AS_OF.postgres_type:
+            raise QueryRefused(
+                query.origin,
+                f"{name}, whose age [features.ttl] limits, is {found[name]}",
+                "Return an instant, a timestamp with time zone: (column AT TIME ZONE 'UTC') makes one.",
+            )
 
 
 def _require_names(query: UserQuery, found: Sequence[_Described], wanted: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
-from tasks import plans
+from tasks import plans, slices
 from tasks.columns import whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
@@ -17,6 +17,7 @@ from tasks.features import AS_OF, FeatureContract, key_list, read_keys_sql
 from tasks.pipeline import Pipeline, Source, UserQuery
 from tasks.plans import WholeRead
 from tasks.population import population_keys
+from tasks.slices import Watermark
 from tasks.transport import Session
 
 # Entities that are probed at two instants; a year apart, so that windows and histories differ.
@@ -206,7 +207,7 @@ class _Look:
             )
 
     def at_source(self, source: Source) -> None:
-        """A table with the declared watermark, which is a time, and a filter that PostgreSQL can answer."""
+        """A table with the declared watermark, which is a time; a filter and values that PostgreSQL can answer; an index."""
         relation = ".".join(quote(part) for part in source.name.split("."))
         fragments = {"relation": literal(relation), "attribute": literal(source.watermark)}
         found = self.session.table(load_query("describe_watermark", fragments)).to_pylist()
@@ -222,8 +223,18 @@ class _Look:
             self.errors.append(
                 f"{place}: {source.watermark} is {found[0]['type']}, which is no time. Name a timestamptz column"
             )
+            return
         condition = load_query("filter_source", {"source": relation, "condition": source.filter or "true"})
         self.session.table(condition, f"{place}.filter" if source.filter else place)
+        watermark = Watermark(source=source, postgres_type=found[0]["type"])
+        if source.every is not None:
+            self.session.table(slices.absent_values_sql(watermark, self.now, self.now), f"{place}.every")
+        recent = slices.slice_sql(watermark, self.now - RECENT, self.now)
+        for read in plans.read_whole_for_times(plans.explain(self.session, recent, place)):
+            self.warnings.append(
+                f"{place}: {_read_whole(read)} on every run, to see how new it is: no index begins with {source.watermark}. "
+                f"{read.remedy}"
+            )
 
     def at_rights(self) -> None:
         """What the role may see of others."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.bundle import Bundle
+    from tasks.feature_ages import AgeCounter
     from tasks.pipeline import Pipeline
     from tasks.profiles import ProfileCounter
     from tasks.sentinels import Sentinels
@@ -60,6 +61,8 @@ class Tally:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     #: Counts what the columns look like, in the same pass; None for rows that are no part of what the run scores.
     profile: ProfileCounter | None = None
+    #: Counts how old what the features were made of is; None where no [features.ttl] asks.
+    ages: AgeCounter | None = None
     #: How long reading, scoring and writing took, in seconds.
     seconds: float = 0.0
     #: Called with the number of rows so far after each batch.
@@ -135,6 +138,8 @@ class Scorer:
         tally.rejected += len(reasons)
         tally.reasons.update(reasons.to_pylist())
         self._note_ranges(scored.columns[-len(self.outputs) :], tally)
+        if tally.ages is not None:
+            tally.ages.add(batch)
         if tally.profile is not None:
             predicted = scored.select([column.name for column in self.outputs])
             if len(reasons):

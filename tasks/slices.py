@@ -199,22 +199,32 @@ def slice_begins(past: Sequence[Past], until: datetime) -> datetime | None:
 
 def count_slice(session: Session, watermark: Watermark, since: datetime | None, until: datetime) -> int:
     """Count the rows of a source in a slice, in the session's snapshot."""
+    found = session.table(slice_sql(watermark, since, until), f"[[source]] {watermark.source.name}")
+    count: int = found.column("rows")[0].as_py()
+    return count
+
+
+def slice_sql(watermark: Watermark, since: datetime | None, until: datetime) -> str:
+    """Return the statement that counts the rows of a slice."""
     source = watermark.source
     fragments = {
         "source": relation(source.name),
         "between": watermark.between(since, until),
         "condition": source.filter or "true",
     }
-    found = session.table(load_query("count_slice", fragments), f"[[source]] {source.name}")
-    count: int = found.column("rows")[0].as_py()
-    return count
+    return load_query("count_slice", fragments)
 
 
 def absent_values(session: Session, watermark: Watermark, since: datetime | None, until: datetime) -> tuple[int, int]:
     """Return how many values a slice has to hold (``every`` of the source), and how many of them are absent."""
-    statement = load_query("count_absent_values", _every_fragments(watermark, since, until))
+    statement = absent_values_sql(watermark, since, until)
     row = session.table(statement, f"[[source]] {watermark.source.name}.every").to_pylist()[0]
     return row["expected"], row["absent"]
+
+
+def absent_values_sql(watermark: Watermark, since: datetime | None, until: datetime) -> str:
+    """Return the statement that counts the values which a slice lacks."""
+    return load_query("count_absent_values", _every_fragments(watermark, since, until))
 
 
 def list_absent_values(watermark: Watermark, since: datetime | None, until: datetime) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from tasks.checks import model, performance, rows, sources
+from tasks.checks import features, model, performance, rows, sources
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 
@@ -130,6 +130,16 @@ CHECKS: tuple[Check, ...] = (
         ask=model.model_identity,
         when=Phase.ROWS,
         remedy="Run again.",
+    ),
+    Check(
+        id="features.age",
+        code="S4",
+        class_=_C,
+        on_fail=_HOLD,
+        ask=features.features_age,
+        when=Phase.ROWS,
+        remedy="Load what these features are made of.",
+        followups=frozenset({Followup.REFRESH_SOURCE}),
     ),
     Check(
         id="model.sentinels",

@@ -199,6 +199,11 @@ def test_labels_without_a_label_are_no_finding(checked: Checked) -> None:
         ),
         ('name = "public.items"\nwatermark = "updated_at"\nfilter = "count(*) > 1"', "filter", "aggregate functions"),
         ('name = "public.items"\nwatermark = "updated_at"\nfilter = "id"', "filter", "must be type boolean"),
+        (
+            'name = "public.items"\nwatermark = "updated_at"\nevery = { column = "c", from = "public.colours" }',
+            "every",
+            'relation "public.colours" does not exist',
+        ),
     ],
 )
 def test_a_source_that_postgresql_cannot_answer_is_an_error(
@@ -209,6 +214,34 @@ def test_a_source_that_postgresql_cannot_answer_is_an_error(
     assert error.startswith("items/pipeline.toml [[source]] ")
     assert f"{place}" in error.partition(":")[0] + error.partition(" failed")[0]
     assert words in error
+
+
+def test_an_age_that_is_limited_is_that_of_an_instant_which_the_features_return(checked: Checked) -> None:
+    limited = PIPELINE_TOML.replace("[features]", "[features]\nttl.seen_at = { ttl = '7d', features = ['a'] }")
+    seen = FEATURES_SQL.replace("i.a,", "i.a, i.updated_at AS seen_at,")
+
+    (missing,) = checked(toml=limited).errors
+    assert (
+        "items/features.sql" in missing
+        or "features.sql: it does not return seen_at, named by [features.ttl]" in missing
+    )
+    (naive,) = checked(toml=limited, features=seen.replace("updated_at", "updated_at::date")).errors
+    assert "seen_at, whose age [features.ttl] limits, is date" in naive
+    assert "Return an instant, a timestamp with time zone" in naive
+    assert checked(toml=limited, features=seen).errors == ()
+
+
+def test_a_large_source_without_an_index_on_its_watermark_is_told(world: World, checked: Checked) -> None:
+    world.execute(
+        "CREATE TABLE public.events AS SELECT x, repeat('x', 900) AS padding, "
+        "timestamptz '2024-01-01' + x * interval '1 minute' AS at FROM generate_series(1, 12000) AS x; ANALYZE public.events"
+    )
+    toml = f'{PIPELINE_TOML}\n[[source]]\nname = "public.events"\nwatermark = "at"\n'
+
+    (told,) = about(checked(toml=toml).warnings, "public.events:")
+    assert "on every run, to see how new it is: no index begins with at. CREATE INDEX ON public.events (at)" in told
+    world.execute("CREATE INDEX ON public.events (at)")
+    assert about(checked(toml=toml).warnings, "public.events:") == []
 
 
 def test_everything_that_is_wrong_with_the_data_is_said_at_once(checked: Checked) -> None:
