@@ -37,6 +37,7 @@ from tasks.fields import (
     query_field,
     show,
     sql_condition,
+    times,
     write_duration,
 )
 from tasks.usersql import UserQuery
@@ -368,6 +369,8 @@ class DriftFeature(_Table):
 
     warn: Annotated[float, Field(gt=0)] | None = None
     fail: Annotated[float, Field(gt=0)] | None = None
+    step_warn: Annotated[float, Field(gt=0)] | None = None
+    step_fail: Annotated[float, Field(gt=0)] | None = None
     null_delta: Limits | None = None
     out_of_range: Limits | None = None
     unseen: Limits | None = None
@@ -378,27 +381,36 @@ class Drift(_Table):
     """When inputs and outputs differ too much from what they were."""
 
     bins: Annotated[int, Field(ge=2, le=1000)] = 20
+    #: Runs of which season a run is compared with: the same weekday, hour and so on.
     slot: Slot = "none"
+    #: Distance from training (population stability index beyond the noise of counting).
     warn: Annotated[float, Field(gt=0)] = 0.10
     fail: Annotated[float, Field(gt=0)] = 0.25
+    #: The same for the most important features once there is history, and only beyond what is usual for them.
+    early: Annotated[float, Field(gt=0)] = 0.03
+    #: Distance from the last clean runs.
+    step_warn: Annotated[float, Field(gt=0)] = 0.05
+    step_fail: Annotated[float, Field(gt=0)] = 0.10
     #: How many of how many runs must agree.
     persist: Annotated[str, AfterValidator(hits_of_runs)] = "2/3"
+    #: Shares of rows, at which a check warns and fails: more missing than before, outside of training's values, unseen.
     null_delta: Limits = (0.02, 0.10)
     out_of_range: Limits = (0.001, 0.01)
     unseen: Limits = (0.005, 0.05)
+    #: A probability of at least this much counts as a positive prediction.
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    #: So many times more or fewer positive predictions than usual.
+    rate: Annotated[Limits, AfterValidator(times)] = (1.5, 3.0)
     on_fail: Disposition = "flag"
     feature: dict[ColumnName, DriftFeature] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_order(self) -> Drift:
-        _in_order("warn", self.warn, "fail", self.fail)
-        for name, own in self.feature.items():
-            _in_order(
-                f"feature.{name}.warn",
-                self.warn if own.warn is None else own.warn,
-                f"feature.{name}.fail",
-                self.fail if own.fail is None else own.fail,
-            )
+        for low, high in (("warn", "fail"), ("step_warn", "step_fail")):
+            _in_order(low, getattr(self, low), high, getattr(self, high))
+            for name, own in self.feature.items():
+                limits = {key: getattr(own, key) or getattr(self, key) for key in (low, high)}
+                _in_order(f"feature.{name}.{low}", limits[low], f"feature.{name}.{high}", limits[high])
         return self
 
 

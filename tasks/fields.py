@@ -167,6 +167,13 @@ def _limits(value: object) -> tuple[float, float]:
     return warn, fail
 
 
+def times(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return (warn, fail) of a ratio: as it is for twice as many, it is for half as many, so neither is below 1."""
+    if limits[0] <= 1:
+        raise ValueError(f"expected 1 < warn <= fail, found {show(list(limits))}")
+    return limits
+
+
 def _span(value: object) -> tuple[float, float]:
     """Return (lowest, highest)."""
     numbers = value if isinstance(value, list | tuple) else ()

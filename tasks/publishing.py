@@ -200,6 +200,7 @@ def analyse_storage(run: Run, objects: Objects, storage_id: int, written: int) -
 class Staged:
     """What a run wrote into the next storage: the other side of the ledger."""
 
+    storage_id: int
     rows: int
     rejected: int
     key_checksum: Decimal
@@ -210,7 +211,7 @@ def staged(run: Run, objects: Objects, storage_id: int) -> Staged:
     statement = load_query("sum_storage", {"storage": objects.storage(storage_id), "key_names": objects.key_names})
     row = run.connection.execute(sa.text(statement), {"generation_id": run.generation_id}).one()
     run.connection.rollback()
-    return Staged(rows=row.rows, rejected=row.rejected, key_checksum=row.key_checksum)
+    return Staged(storage_id=storage_id, rows=row.rows, rejected=row.rejected, key_checksum=row.key_checksum)
 
 
 def record_rejections(run: Run, objects: Objects, storage_id: int) -> None:

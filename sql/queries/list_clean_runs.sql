@@ -1,7 +1,7 @@
 -- List the runs that show what is usual, the newest first: published by a schedule or a recovery, neither undone nor
 -- quarantined, nothing waived, no guard that warned or failed, and with a profile in the bins of this model version.
 -- Parameters: pipeline (text), mode (full or incremental), model_version (integer), before (timestamptz, of as_of), slot
--- (weekday, hour, or NULL for all), timezone (IANA name), limit (bigint). Grain: one row per run.
+-- (weekday, hour, hour_of_week, month, or NULL for all), timezone (IANA name), limit (bigint). Grain: one row per run.
 SELECT r.run_id
 FROM prescore.runs AS r
 JOIN prescore.generations AS g ON g.generation_id = r.generation_id AND g.run_id = r.run_id
@@ -16,6 +16,10 @@ WHERE r.pipeline = :pipeline
                               = extract(isodow FROM CAST(:before AS timestamptz) AT TIME ZONE :timezone)
           WHEN 'hour' THEN extract(hour FROM r.as_of AT TIME ZONE :timezone)
                            = extract(hour FROM CAST(:before AS timestamptz) AT TIME ZONE :timezone)
+          WHEN 'hour_of_week' THEN to_char(r.as_of AT TIME ZONE :timezone, 'ID HH24')
+                                   = to_char(CAST(:before AS timestamptz) AT TIME ZONE :timezone, 'ID HH24')
+          WHEN 'month' THEN extract(month FROM r.as_of AT TIME ZONE :timezone)
+                            = extract(month FROM CAST(:before AS timestamptz) AT TIME ZONE :timezone)
           ELSE true
       END
   AND g.undone_at IS NULL

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from tasks.checks import features, model, performance, rows, sources
+from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, values
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 
@@ -33,6 +33,7 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
 
 _G, _S, _C = CheckClass.GUARD, CheckClass.GAUGE, CheckClass.CLOCK
 _ABORT, _HOLD, _FLAG = Disposition.ABORT, Disposition.HOLD, Disposition.PUBLISH_FLAGGED
+_LOOK = frozenset({Followup.INVESTIGATE})
 
 #: Every check, in the order in which they are asked: cheap guards first.
 CHECKS: tuple[Check, ...] = (
@@ -179,15 +180,135 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(id="rows.orphaned", code="R3", class_=_G, on_fail=_HOLD, ask=rows.orphaned, when=Phase.ROWS),
     Check(id="rows.skipped", code="R4", class_=_G, on_fail=_HOLD, ask=rows.skipped, when=Phase.ROWS),
-    Check(id="outputs.non_finite", code="D4", class_=_G, on_fail=_HOLD, ask=rows.non_finite, when=Phase.ROWS),
+    Check(
+        id="input.nulls",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=values.nulls,
+        when=Phase.ROWS,
+        remedy="Look for a join that finds nothing any more, or a source that stopped filling the column.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="input.range",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=values.in_range,
+        when=Phase.ROWS,
+        remedy="Look whether a source changed its unit; if the values are right, train again or raise out_of_range in [drift].",
+        followups=_LOOK,
+    ),
+    Check(
+        id="input.unseen",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=values.unseen,
+        when=Phase.ROWS,
+        remedy="Look whether a source spells its categories otherwise; if they are new, train again or raise unseen in [drift].",
+        followups=_LOOK,
+    ),
+    Check(
+        id="input.infinite",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=values.infinite,
+        when=Phase.ROWS,
+        remedy="Look for a division by 0 in features.sql.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="input.constant",
+        code="D3",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=values.constant,
+        when=Phase.ROWS,
+        remedy="Look at what the source of the column holds now.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="drift.input",
+        code="D1",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=inputs.drift_input,
+        when=Phase.ROWS,
+        remedy="Look at the source of the feature; if it is right, train again.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="drift.inputs",
+        code="D1",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=inputs.drift_inputs,
+        when=Phase.ROWS,
+        remedy="Train again.",
+        followups=frozenset({Followup.RETRAIN}),
+    ),
+    Check(
+        id="drift.step",
+        code="D2",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=inputs.drift_step,
+        when=Phase.ROWS,
+        remedy="Look at what changed in the source of the feature since the last runs.",
+        followups=_LOOK,
+    ),
+    Check(id="outputs.non_finite", code="D4", class_=_G, on_fail=_HOLD, ask=outputs.non_finite, when=Phase.ROWS),
     Check(
         id="outputs.constant",
         code="D3",
         class_=_G,
         on_fail=_HOLD,
-        ask=rows.constant,
+        ask=outputs.constant,
         when=Phase.ROWS,
         remedy="Look at the features of a few entities; if they are right, promote another version of the model.",
+    ),
+    Check(
+        id="drift.output",
+        code="D4",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=outputs.drift_output,
+        when=Phase.ROWS,
+        remedy="Look at which features changed; if they are right, train again.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="output.rate",
+        code="D4",
+        class_=_S,
+        on_fail=_FLAG,
+        ask=outputs.rate,
+        when=Phase.ROWS,
+        remedy="Look at which features changed; if they are right, train again.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="outputs.frozen",
+        code="D5",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=changes.frozen,
+        when=Phase.ROWS,
+        remedy="Look whether features.sql reads a copy that nobody renews.",
+        followups=_LOOK,
+    ),
+    Check(
+        id="outputs.flips",
+        code="D5",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=changes.flips,
+        when=Phase.ROWS,
+        remedy="Look at which features changed since the last run.",
+        followups=_LOOK,
     ),
     Check(
         id="performance.calibration",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.pipeline import Pipeline
@@ -19,6 +19,9 @@ from tasks.slices import Slice
 from tasks.transport import Session
 from tasks.verdicts import History
 from tasks.waivers import Waiver
+
+if TYPE_CHECKING:
+    from tasks.checks.comparison import Comparison
 
 
 class Phase(StrEnum):
@@ -55,6 +58,8 @@ class Evidence:
     selection: Selection | None = None
     tally: Tally | None = None
     staged: Staged | None = None
+    #: What was counted of each column beside what it is compared with, once it was read.
+    comparison: Comparison | None = None
     #: Skipped entities that were scored again, and how many of them disagreed.
     resampled: int = 0
     disagreeing: int = 0

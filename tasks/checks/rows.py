@@ -1,4 +1,4 @@
-"""Checks of the population and of the rows that were written for it: nobody vanished, and what was predicted can be."""
+"""Checks of the population and of the rows that were written for it: nobody vanished."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from tasks.scoring import Tally
 
 # A run holds when more are rejected than this many, or than this share of the population, whichever is more.
 REJECTED_FLOOR, REJECTED_SHARE = 10, 0.001
-# Fewer rows than this may well have one score.
-CONSTANT_ROWS = 100
 
 
 def population_size(evidence: Evidence, check: Check) -> Iterator[Finding]:
@@ -113,32 +111,6 @@ def orphaned(evidence: Evidence, check: Check) -> Iterator[Finding]:
     gone = _selection(evidence).gone
     facts = {"observed": float(gone), "unit": "entities", "n": evidence.served_rows}
     yield check.finding(Verdict.PASS, f"{gone:,} entities left the population and are removed", **facts)
-
-
-def non_finite(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """D4: predictions that are NaN or infinite are never published; a few are told, many hold (see rejected)."""
-    tally = _tally(evidence)
-    count = sum(n for reason, n in tally.reasons.items() if reason.startswith("non_finite:"))
-    facts = {"observed": float(count), "warn_limit": 1.0, "unit": "rows", "n": tally.rows}
-    if count:
-        yield check.finding(Verdict.WARN, f"{count:,} predictions were NaN or infinite and are rejected", **facts)
-    else:
-        yield check.finding(Verdict.PASS, "every prediction is finite", **facts)
-
-
-def constant(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """D3: one score for everybody looks like success and is not."""
-    tally = _tally(evidence)
-    if tally.scored < CONSTANT_ROWS:
-        yield check.finding(Verdict.SKIPPED, f"fewer than {CONSTANT_ROWS} predictions", n=tally.scored)
-        return
-    for output, (low, high) in sorted(tally.ranges.items()):
-        facts = {"subject": output, "n": tally.scored}
-        if low == high:
-            reason = f"all {tally.scored:,} predictions are the same: a feature is lost, or the model never learnt"
-            yield check.finding(Verdict.FAIL, reason, **facts)
-        else:
-            yield check.finding(Verdict.PASS, "predictions differ", **facts)
 
 
 def _selection(evidence: Evidence) -> Selection:

@@ -34,6 +34,10 @@ class Slot(StrEnum):
     WEEKDAY = "weekday"
     #: The same hour of the day.
     HOUR = "hour"
+    #: The same hour of the same day of the week.
+    HOUR_OF_WEEK = "hour_of_week"
+    #: The same month of the year.
+    MONTH = "month"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
