@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.bundle import preprocessed
+from tasks.bundle import AS_OF, preprocessed
 from tasks.columns import Column
 from tasks.declaration import Output
 from tasks.errors import PrescoreError, TrainingRefused
 from tasks.outputs import DEFAULT_K, predict_outputs
-from tasks.performance import calibration
+from tasks.performance import calibration, promised_auc
 from tasks.training import LABEL, is_classifier, label_values, one_row_each
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.training import Split
 
 #: Metrics that are kept with a model of two classes to compare later ones with, and not shown.
-_FURTHER = ("accuracy", "f1", "calibration_error")
+_FURTHER = ("accuracy", "f1", "calibration_error", "promised_auc")
 
 #: Task, metrics, those of the baseline, and what the baseline is.
 Judged = tuple[str, dict[str, float | None], dict[str, float | None], str]
@@ -66,7 +66,7 @@ def evaluate(pipeline: Pipeline, contract: FeatureContract, estimator: Any, part
     task, metrics, baseline, words = judged
     further: dict[str, float | None] = {}
     if task == "binary":
-        further = {name: metrics.pop(name) for name in _FURTHER}
+        further = {name: metrics.pop(name) for name in _FURTHER if name in metrics}
         baseline = {name: value for name, value in baseline.items() if name not in _FURTHER}
     return {
         "task": task,
@@ -92,8 +92,12 @@ def _judge_classes(pipeline: Pipeline, estimator: Any, frame: pd.DataFrame, part
         naive, words = prior[:, at], f"the share of {classes[at]} among the rows fitted on"
         if pipeline.training is not None and pipeline.training.baseline is not None:
             naive, words = _by_group(pipeline.training.baseline, parts, (learned == classes[at]).astype(float))
-        positive = truth == classes[at]
-        return "binary", _binary(positive, _scores_of(estimator, frame, at)), _binary(positive, naive), words
+        positive, scores = truth == classes[at], _scores_of(estimator, frame, at)
+        found = _binary(positive, scores)
+        if found["brier"] is not None:  # probabilities
+            _, instants = np.unique(parts.held_out.column(AS_OF.name).to_numpy(), return_inverse=True)
+            found["promised_auc"] = promised_auc(scores, instants)
+        return "binary", found, _binary(positive, naive), words
     found = {"accuracy": float((np.asarray(estimator.predict(frame)) == truth).mean()), "log_loss": None}
     majority = classes[int(shares.argmax())]
     naive_found = {"accuracy": float((truth == majority).mean()), "log_loss": _log_loss(truth, prior, classes)}

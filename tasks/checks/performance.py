@@ -194,7 +194,9 @@ def _estimated(evidence: Evidence, check: Check, metric: Metric, output: Output)
     counted = None if evidence.tally is None or evidence.tally.profile is None else evidence.tally.profile.outputs
     now = _promised(metric, None if counted is None else ScoreHistogram.of_run(counted[output.name]))
     bins = ModelProfile.from_bundle(evidence.scorer.bundle.profile).outputs.get(output.name)
-    before = _promised(metric, None if bins is None else ScoreHistogram.of_training(bins))
+    before = _held_out(evidence, "promised_auc") if metric.name == "auc" else None
+    if before is None:
+        before = _promised(metric, None if bins is None else ScoreHistogram.of_training(bins))
     if now is None or before is None or counted is None:
         return check.finding(Verdict.UNKNOWN, f"{output.name} promises no {metric.name}", small_sample=True)
     performance = evidence.pipeline.performance

@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--until", type=date.fromisoformat, default=flights.LAST_DAY, help="last day, 2013-12-31")
     parser.add_argument("--fresh", action="store_true", help="begin again")
     parser.add_argument("--report", action="store_true", help="run nothing, report on what was run")
+    parser.add_argument("--database", default=DATABASE, help="its name on the embedded server")
     asked = parser.parse_args()
     os.environ.setdefault("PRESCORE_FLIGHTS_DATA", "../shared/data/nycflights13")
     skipped = flights.why_skipped()
@@ -64,11 +65,11 @@ def main() -> None:
         return
     data_dir = read_settings(os.environ).data_dir
     server = psql_url(embedded.ensure_running(data_dir), "postgres")
-    url = psql_url(server, DATABASE)
+    url = psql_url(server, asked.database)
     with tempfile.TemporaryDirectory(prefix="prescore-year-") as folder, threadpool_limits(1):
         pipelines = copy_pipelines(Path(folder))
         if not asked.report:
-            prepare(server, url, fresh=asked.fresh)
+            prepare(server, asked.database, url, fresh=asked.fresh)
             replay_days(url, pipelines, asked.until)
     report(url)
 
@@ -83,16 +84,16 @@ def copy_pipelines(folder: Path) -> Path:
     return folder
 
 
-def prepare(server: str, url: str, *, fresh: bool) -> None:
+def prepare(server: str, name: str, url: str, *, fresh: bool) -> None:
     """Make the database with January in it, unless it is there."""
     with flights.connected(server) as connection:
-        there = bool(flights.run(connection, "SELECT FROM pg_database WHERE datname = %(name)s", name=DATABASE))
+        there = bool(flights.run(connection, "SELECT FROM pg_database WHERE datname = %(name)s", name=name))
     if there and fresh:
-        execute(server, f"DROP DATABASE {DATABASE} WITH (FORCE)")
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
     if not there or fresh:
-        execute(server, f"CREATE DATABASE {DATABASE}")
+        execute(server, f"CREATE DATABASE {name}")
         # A benchmark may lose its last runs when the machine fails; it waits for no disk.
-        execute(server, f"ALTER DATABASE {DATABASE} SET synchronous_commit = off")
+        execute(server, f"ALTER DATABASE {name} SET synchronous_commit = off")
         migrations.apply(url)
         flights.stage_world(url, Path(os.environ["PRESCORE_FLIGHTS_DATA"]))
         flights.replay(url, since=flights.FIRST_DAY, until=TRAINED)
@@ -232,13 +233,9 @@ def print_months(url: str, arm: str, found: pd.DataFrame) -> None:
         )
 
 
-def promise(scores: Sequence[float]) -> float:
+def promise(scores: pd.Series) -> float:
     """Return the AUC that scores promise, from a histogram as a run keeps one."""
-    values = np.asarray(scores)
-    at = np.minimum((values * 1000).astype(int), 999)
-    sums = np.bincount(at, weights=values, minlength=1000)
-    found = ScoreHistogram(counts=np.bincount(at, minlength=1000), sums=sums, squares=float((values**2).sum()))
-    return expected_auc(found) or float("nan")
+    return expected_auc(ScoreHistogram.of_scores(scores.to_numpy())) or float("nan")
 
 
 def read_predictions(url: str, arm: str) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from tasks.performance import (
     expected_auc,
     expected_brier,
     measure,
+    promised_auc,
 )
 
 BINS = 1000
@@ -73,6 +74,16 @@ def test_an_equal_mass_histogram_of_many_scores_is_off_by_less_than_a_ten_thousa
 @pytest.mark.parametrize("scores", [np.zeros(40), np.ones(40), np.empty(0)])
 def test_nothing_can_be_ranked_where_one_class_is_expected(scores: np.ndarray[Any, Any]) -> None:
     assert expected_auc(histogram(scores)) is None
+
+
+def test_days_that_are_bad_for_everybody_do_not_raise_what_a_run_promises() -> None:
+    rng = np.random.default_rng(4)
+    days = np.repeat([1, 0, 2], 2000)
+    scores = np.clip(rng.beta(8, 8, 6000) + np.repeat([-0.2, 0, 0.2], 2000), 0.001, 0.999)
+    of_days = [direct_auc(scores[days == day]) for day in range(3)]
+    assert promised_auc(scores, days) == pytest.approx(np.mean(of_days), abs=0.001)
+    assert expected_auc(ScoreHistogram.of_scores(scores)) > max(of_days) + 0.02
+    assert promised_auc(np.ones(3), np.arange(3)) is None
 
 
 def test_the_order_of_bins_does_not_matter() -> None:
