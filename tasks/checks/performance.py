@@ -117,14 +117,16 @@ def calibrated(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield check.finding(Verdict.SKIPPED, f"{asked.output.name} is no probability of a class")
         return
     measured = calibration(_truth(asked, cohort), cohort.predictions.astype(np.float64))
-    before = _held_out(evidence, "calibration_error") or 0.0
-    excess = max(0.0, measured.error - before)
     warn, fail = CALIBRATION_LIMITS
+    # What was wrong from the beginning excuses a little only: the flights' model missed by 0.07 on six days of January,
+    # and would have passed in April, when 45 % more flights were late than it had promised.
+    before = min(_held_out(evidence, "calibration_error") or 0.0, warn)
+    excess = max(0.0, measured.error - before)
     verdict = Verdict.FAIL if excess >= fail else Verdict.WARN if excess >= warn else Verdict.PASS
     yield check.finding(
         verdict,
-        f"calibration error {measured.error:.3f} on {measured.rows:,} labelled predictions (hold-out {before:.3f}); "
-        f"{measured.expected:,.0f} events were promised, {measured.observed:,} came true",
+        f"calibration error {measured.error:.3f} on {measured.rows:,} labelled predictions, limits {before + warn:.3f} and "
+        f"{before + fail:.3f}; {measured.expected:,.0f} events were promised, {measured.observed:,} came true",
         observed=measured.error,
         warn_limit=before + warn,
         fail_limit=before + fail,
