@@ -31,6 +31,7 @@ from tasks.bundle_file import sealed
 from tasks.columns import Column, Kind, model_frame
 from tasks.errors import PrescoreError, RegistrationRefused
 from tasks.estimators import load_estimator, save_estimator
+from tasks.importance import measure_importance
 from tasks.invariance import SAME_SCORE, require_rows_independent, score_rows
 from tasks.outputs import output_columns, predict_outputs
 from tasks.profiles.freezing import build_profile
@@ -61,6 +62,7 @@ def create_bundle(
     metrics: dict[str, Any],
     logic_digest: str | None,
     training_rows: pa.Table | None = None,
+    labelled: bool = False,
     pipeline_module: str | None = None,
     loader: str = "skops",
     estimator_file: bytes | None = None,
@@ -89,6 +91,8 @@ def create_bundle(
         As in :class:`Bundle`.
     training_rows
         Rows that the model was fitted on, for the profile of the features; by default the sample.
+    labelled
+        Whether the sample's column ``label`` is what came true for each row, to measure the importance of features with.
     pipeline_module
         ``prescore_pipelines.<name>``, whose classes the model may use.
     loader, estimator_file
@@ -150,13 +154,23 @@ def create_bundle(
         scored = outputs_table(draft.score(prepared))
         _require_readable(draft, prepared, scored, pipeline_module)
     training_rows = sample if training_rows is None else training_rows
+    profile = build_profile(training_rows, features, _outputs_of(draft, sample, preprocess))
+    importance = measure_importance(draft, sample, preprocess, labelled=labelled)
+    for feature, share in importance.shares.items():
+        profile["features"][feature]["importance"] = share
     bundle = replace(
         draft,
         golden=golden,
         golden_preprocessed=frame_table(prepared),
         golden_outputs=scored,
-        profile=build_profile(training_rows, features, _outputs_of(draft, sample, preprocess)),
-        probes={**probes, "same_scores": differences, "rows": golden.num_rows, "sample_rows_that_raised": dropped},
+        profile=profile,
+        probes={
+            **probes,
+            "same_scores": differences,
+            "rows": golden.num_rows,
+            "sample_rows_that_raised": dropped,
+            "importance": importance.as_json(),
+        },
     )
     bundle = replace(bundle, known_categories=_known_categories(bundle, training_rows))
     return sealed(bundle)

@@ -265,6 +265,7 @@ def bundle_model(
         outputs=pipeline.predictions,
         preprocess=pipeline.preprocess_function(),
         sample=one_row_each(parts.held_out, contract.key)[0],
+        labelled=parts.labelled,
         training_rows=one_row_each(parts.fitted, contract.key)[0],
         train_data_until=parts.fitted_until,
         metrics=metrics,
@@ -341,7 +342,8 @@ def register_file(
     file
         A skops file, or a pickle or joblib file with ``trust_pickle``.
     sample
-        A Parquet file of feature rows as the pipeline's feature query returns them; key and as_of where they are known.
+        A Parquet file of feature rows as the pipeline's feature query returns them; key and as_of where they are known, and
+        ``label`` where the importance of the features is to be measured.
     train_data_until
         End of the data that the model was fitted on.
     pipeline_name
@@ -382,6 +384,7 @@ def register_file(
         outputs=pipeline.predictions,
         preprocess=pipeline.preprocess_function(),
         sample=rows,
+        labelled=LABEL in rows.column_names and not _is_read(LABEL, contract),
         train_data_until=train_data_until,
         metrics={},
         # Only rows whose key and as_of are known can be asked for again when the logic changes.
@@ -404,7 +407,7 @@ def register_file(
 
 
 def read_sample(name: str, sample: Path, contract: FeatureContract) -> pa.Table:
-    """Read feature rows from a Parquet file, in the types of the feature query.
+    """Read feature rows from a Parquet file, in the types of the feature query; their labels too, where it has them.
 
     Raises
     ------
@@ -441,7 +444,14 @@ def read_sample(name: str, sample: Path, contract: FeatureContract) -> pa.Table:
                 "Write the sample from the feature query, or cast the column there.",
             ) from None
         fields.append(pa.field(column.name, column.arrow_type))
-    return pa.table(arrays, schema=pa.schema(fields))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    if LABEL not in rows.column_names or LABEL in table.column_names:
+        return table
+    return table.append_column(LABEL, rows.column(LABEL))
+
+
+def _is_read(name: str, contract: FeatureContract) -> bool:
+    return any(column.name == name for column in (*contract.key, *contract.features))
 
 
 def _pipeline_of(settings: Settings, model: str, named: str | None) -> Pipeline:

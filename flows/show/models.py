@@ -126,6 +126,7 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
     for title, content in (("metrics", version.metrics), ("signature", version.signature)):
         console.print(Text(title, style="bold"))
         console.print(Text(json.dumps(as_program(content), indent=2, ensure_ascii=False)), soft_wrap=True)
+    _importance(console, version)
     _probes(console, version)
     for entry in history:
         if entry.version == version.version:
@@ -133,6 +134,23 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
             console.print(
                 f"{entry.alias} from {shown(entry.since)} until {until}: {entry.because}", soft_wrap=True, markup=False
             )
+
+
+def _importance(console: Console, version: ModelVersion) -> None:
+    """Print what share of what the model knows it owes to each feature, the largest first."""
+    found = version.probes.get("importance")
+    if found is None:
+        return
+    console.print(Text("importance of the features", style="bold"))
+    console.print(f"  {found['words']}", soft_wrap=True, markup=False)
+    if found["loss"] is None:
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("feature")
+    table.add_column("importance", justify="right")
+    for name, share in sorted(found["shares"].items(), key=lambda pair: (-pair[1], pair[0])):
+        table.add_row(Text(name), f"{share:.1%}")
+    console.print(table)
 
 
 #: Probe -> heading of its column.
