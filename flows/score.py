@@ -151,6 +151,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) ->
         keep_profile(run, evidence)
         watcher.stage("judge")
         findings += check_rows(run, evidence, objects, storage_id)
+        findings += check_promise(run, evidence, findings)
         judgement = judge(run, evidence, findings)
     if judgement.disposition >= Disposition.HOLD:
         summary = refuse(run, evidence, judgement, started)
@@ -326,6 +327,13 @@ def check_rows(run: Run, evidence: Evidence, objects: Objects, storage_id: int) 
     findings = ask(run, evidence, Phase.ROWS)
     reached("outputs.judged")
     return findings
+
+
+@step
+def check_promise(run: Run, evidence: Evidence, findings: list[Finding]) -> list[Finding]:
+    """Ask what is asked last: what would be promised, and whether every check has answered."""
+    evidence.promise = judge(run, evidence, findings).promise
+    return ask(run, evidence, Phase.LAST)
 
 
 def judge(run: Run, evidence: Evidence, findings: list[Finding]) -> Judgement:

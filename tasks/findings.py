@@ -138,6 +138,11 @@ class Finding:
         return self.followups if self.effective is Verdict.FAIL else frozenset()
 
     @property
+    def for_readers(self) -> bool:
+        """Whether readers of predictions are told; what changes nothing about a publication is for those who run it."""
+        return self.alarming and (self.waived or self.on_fail is not Disposition.PUBLISH)
+
+    @property
     def noteworthy(self) -> bool:
         """Whether it is shown: it alarms, was waived, or is not what everybody hopes for."""
         return self.alarming or self.waived or self.verdict not in {Verdict.PASS, Verdict.SKIPPED}

@@ -162,7 +162,7 @@ def _promise(
     stale_at, aging_at = max(stale_at, data_as_of), max(aging_at, data_as_of)
     if any(finding.waived for finding in findings if finding.check_id == MODEL_AGE):
         model_stale_at = max([model_stale_at, *waived])
-    told = [finding for finding in findings if finding.alarming]
+    told = [finding for finding in findings if finding.for_readers]
     flagged = {finding.effective for finding in told if finding.waived or not finding.bounds_time}
     return Promise(
         data_as_of=data_as_of,

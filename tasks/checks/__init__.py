@@ -8,32 +8,67 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
-from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, values
+from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, times, values
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
+from tasks.transport import StatementFailed
 
 logger = logging.getLogger(__name__)
 
 
+#: Seconds that a statement of a check may take in the snapshot of the run. A check asks for counts and a watermark, which
+#: one pass over a table answers; what takes five minutes waits for a lock or reads what no check is meant to.
+STATEMENT_SECONDS = 300.0
+
+_CANCELLED = "57014"
+
+
 def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
-    """Ask every check of a phase; one that raises is unknown, and the others are still asked."""
-    findings: list[Finding] = []
+    """Ask every check of a phase; the others are still asked when one raises, or a statement of it takes too long.
+
+    Such a check is unknown. One that finds nothing to look at is skipped; no check is without a result.
+    """
+    session, findings = evidence.session, []
+    with suppress(StatementFailed):  # a session that is lost lets the checks that need it fail, and no other
+        session.execute("SAVEPOINT prescore_checks")
     for check in CHECKS:
         if check.when is phase:
-            try:
-                found = list(check.ask(evidence, check))
-            except Exception as error:
-                logger.exception("check %s could not be asked", check.id)
-                found = [check.finding(Verdict.UNKNOWN, f"could not be asked: {type(error).__name__}")]
+            found = _ask_one(evidence, check)
             findings += found
             evidence.findings += found
+    with suppress(StatementFailed):  # back to the limits of before, too
+        session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
+        session.execute("RELEASE SAVEPOINT prescore_checks")
     return findings
+
+
+def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
+    with suppress(StatementFailed):
+        evidence.session.execute(f"SET LOCAL statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
+    try:
+        return list(check.ask(evidence, check)) or [check.finding(Verdict.SKIPPED, "there is nothing to look at")]
+    except Exception as error:
+        logger.exception("check %s could not be asked", check.id)
+        with suppress(StatementFailed):  # what failed ended the transaction, and the snapshot with it, but for this
+            evidence.session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
+        return [check.finding(Verdict.UNKNOWN, f"could not be asked: {_cause(error)}")]
+
+
+def _cause(error: Exception) -> str:
+    """Return why a check could not be asked, without values of the data."""
+    if isinstance(error, StatementFailed):
+        late = f"a statement took longer than {STATEMENT_SECONDS:.0f} s"
+        return late if error.sqlstate == _CANCELLED else error.cause
+    return type(error).__name__
 
 
 _G, _S, _C = CheckClass.GUARD, CheckClass.GAUGE, CheckClass.CLOCK
 _ABORT, _HOLD, _FLAG = Disposition.ABORT, Disposition.HOLD, Disposition.PUBLISH_FLAGGED
 _LOOK = frozenset({Followup.INVESTIGATE})
+# For what is no fault of the predictions: people who run it are told, readers are not.
+_TELL = Disposition.PUBLISH
 
 #: Every check, in the order in which they are asked: cheap guards first.
 CHECKS: tuple[Check, ...] = (
@@ -113,6 +148,24 @@ CHECKS: tuple[Check, ...] = (
         ask=sources.source_late,
         when=Phase.GUARD,
         followups=frozenset({Followup.RESCORE}),
+    ),
+    Check(
+        id="schedule.missed",
+        code="T1",
+        class_=_C,
+        on_fail=_TELL,
+        ask=times.schedule_missed,
+        when=Phase.GUARD,
+        followups=frozenset({Followup.INVESTIGATE}),
+    ),
+    Check(
+        id="clock.offset",
+        code="T3",
+        class_=_G,
+        on_fail=_FLAG,
+        ask=times.clock_offset,
+        when=Phase.GUARD,
+        followups=frozenset({Followup.INVESTIGATE}),
     ),
     Check(
         id="population.size",
@@ -336,6 +389,17 @@ CHECKS: tuple[Check, ...] = (
         ask=performance.estimate,
         when=Phase.ROWS,
         followups=frozenset({Followup.INVESTIGATE}),
+    ),
+    Check(id="runs.hung", code="T2", class_=_C, on_fail=_TELL, ask=times.runs_hung, when=Phase.LAST),
+    Check(id="rows.age", code="R1", class_=_C, on_fail=_FLAG, ask=times.rows_age, when=Phase.LAST),
+    Check(
+        id="checks.complete",
+        code="T4",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=times.checks_complete,
+        when=Phase.LAST,
+        remedy="Look for the check in the log of this run.",
     ),
 )
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
+from tasks.freshness import Promise
 from tasks.pipeline import Pipeline
 from tasks.population import Mode, Selection, Served
 from tasks.publishing import Staged
@@ -33,6 +34,8 @@ class Phase(StrEnum):
     POPULATION = "population"
     #: Once everything is scored, before it is published.
     ROWS = "rows"
+    #: Once all others have answered, and it is known what would be promised.
+    LAST = "last"
 
 
 @dataclass(kw_only=True)
@@ -73,6 +76,9 @@ class Evidence:
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: What arrived in each source since the last publication of the schedule, counted once.
     arrived: dict[str, Slice] = field(default_factory=dict)
+
+    #: What would be promised by what was found so far; for the last checks.
+    promise: Promise | None = None
 
     @property
     def amends(self) -> int | None:

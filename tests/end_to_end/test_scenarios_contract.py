@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,12 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.score import RunSummary
+from tasks import checks
+from tasks.checks import Check, Evidence, Phase, times
 from tasks.errors import UsageError
+from tasks.findings import CheckClass, Disposition, Finding, Verdict
 from tasks.health import look_up, read_health
+from tasks.publishing import rollback
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings
 from tasks.waivers import WaiverRefused
@@ -113,6 +119,146 @@ def test_a_waived_volume_is_published_flagged_until_the_next_deadline_and_is_nev
         "(SELECT FROM prescore.checks AS c WHERE c.run_id = r.run_id AND c.waived) ORDER BY run_id"
     )
     assert [run_id for (run_id,) in baselines] == [1, clean.run_id]
+
+
+def test_a_person_who_runs_it_does_not_hide_a_dead_scheduler_and_makes_no_data_younger(
+    database_url: str, tmp_path: Path
+) -> None:
+    source = '[[source]]\nname = "public.items"\nwatermark = "updated_at"\nrequired = {}\n'
+    world = make_scheduled_world(database_url, tmp_path, toml=source.format("true"))
+    world.execute(f"UPDATE public.items SET updated_at = TIMESTAMPTZ '{NOON - timedelta(hours=1)}'")
+    first = world.score(full=True, trigger=Trigger.SCHEDULED)
+    assert checked(world, first, "schedule.missed", "full")["verdict"] == "pass"
+    promised = checked(world, first, "rows.age")
+    assert (promised["warn_until"], promised["fail_until"]) == (first.aging_at, first.stale_at)
+    assert datetime.fromisoformat(promised["evidence"]["expires_at"]) == first.expires_at
+
+    # The grace of half an hour, to the second; then a person runs it, twice.
+    world.set_clock(DEADLINE + timedelta(minutes=30, seconds=-1))
+    assert read_health(world.url, "items")[0].overdue is False
+    world.set_clock(DEADLINE + timedelta(minutes=30))
+    by_hand = world.score(full=True)
+    again = world.score(full=True)
+    assert (by_hand.status, state(world)) == (Status.PUBLISHED, "fresh")
+    found = checked(world, by_hand, "schedule.missed", "full")
+    assert (found["verdict"], found["observed"], found["followups"]) == ("warn", 1800.0, [])
+    assert "does not make up for it" in found["reason"]
+    assert look_up(world.url, "items", ["200"])["reasons"] == [], "readers have nothing to fear"
+    (health,) = read_health(world.url, "items")
+    assert (health.overdue, health.overdue_since, health.state) == (True, DEADLINE, "fresh")
+    # Rerunning does not rejuvenate: the data is as old as before, whoever runs it and how often.
+    assert (again.aging_at, again.stale_at, again.expires_at) == (first.aging_at, first.stale_at, first.expires_at)
+
+    # A recovery run makes up for it, and says so itself.
+    recovered = world.score(full=True, trigger=Trigger.RECOVERY)
+    found = checked(world, recovered, "schedule.missed", "full")
+    assert (found["verdict"], found["followups"]) == ("fail", ["investigate"])
+    assert recovered.status is Status.PUBLISHED
+    assert read_health(world.url, "items")[0].overdue is False
+
+
+def test_a_check_that_raises_or_takes_too_long_is_unknown_and_fails_the_third_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_scheduled_world(database_url, tmp_path)
+
+    def sleeps(evidence: Evidence, check: Check) -> Iterator[Finding]:
+        evidence.session.table("SELECT pg_sleep(30)::text AS slept")
+        yield check.finding(Verdict.PASS, "awake")
+
+    def divides(evidence: Evidence, check: Check) -> Iterator[Finding]:
+        evidence.session.table("SELECT 1 / (id - id) AS x FROM public.items")
+        yield check.finding(Verdict.PASS, "divided")
+
+    facts: dict[str, Any] = {"class_": CheckClass.GAUGE, "on_fail": Disposition.HOLD, "when": Phase.GUARD}
+    broken = (
+        Check(id="drift.input", code="D1", ask=sleeps, **facts),
+        Check(id="drift.inputs", code="D1", ask=divides, **facts),
+    )
+    kept = tuple(check for check in checks.CHECKS if check.id not in {"drift.input", "drift.inputs"})
+    monkeypatch.setattr(checks, "CHECKS", (*broken, *kept))
+    monkeypatch.setattr(checks, "STATEMENT_SECONDS", 0.2)
+
+    # Both are unknown, the snapshot survives them, every other check is asked, and a statistic only flags.
+    first = world.score(full=True, trigger=Trigger.SCHEDULED)
+    assert (first.status, first.verdict) == (Status.PUBLISHED, "warn")
+    late, raised = (checked(world, first, name) for name in ("drift.input", "drift.inputs"))
+    assert (late["verdict"], late["effective"], late["reason"]) == (
+        "unknown",
+        "warn",
+        "could not be asked: a statement took longer than 0 s",
+    )
+    assert (raised["verdict"], raised["reason"]) == ("unknown", "could not be asked: division by zero")
+    others = world.rows(f"SELECT check_id FROM prescore.checks WHERE run_id = {first.run_id} AND verdict = 'unknown'")
+    assert sorted(others) == [("drift.input",), ("drift.inputs",)]
+    assert checked(world, first, "checks.complete")["verdict"] == "pass"
+    # A person's run in between counts for itself, and is not remembered.
+    assert world.score(full=True).verdict == "warn"
+    assert world.score(full=True, trigger=Trigger.SCHEDULED).verdict == "warn"
+    third = world.score(full=True, trigger=Trigger.SCHEDULED)
+    assert third.status is Status.HELD
+    assert checked(world, third, "drift.input")["effective"] == "fail"
+    assert "unanswered 3 times in a row" in next(f.told for f in third.findings if f.check_id == "drift.input")
+    # Once what is served has expired, holding helps nobody.
+    world.set_clock(NOON + timedelta(days=30))
+    assert state(world) == "expired"
+    inverted = world.score(full=True, trigger=Trigger.SCHEDULED)
+    assert (inverted.status, inverted.verdict, state(world)) == (Status.PUBLISHED, "fail", "aging")
+    assert "It was not held for drift.input, drift.inputs" in inverted.message
+
+
+def test_what_cannot_be_answered_at_the_end_is_unknown_too(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_scheduled_world(database_url, tmp_path)
+    asked = checks._ask_one
+
+    def forgetful(evidence: Evidence, check: Check) -> list[Finding]:
+        return [] if check.id == "rows.missing" else asked(evidence, check)
+
+    monkeypatch.setattr(checks, "_ask_one", forgetful)
+    # The host's clock is two hours ahead; the database's decides, so readers see no difference.
+    monkeypatch.setattr(times, "host_clock", lambda: time.time() + 7200)
+    held = world.score(full=True)
+    assert (held.status, held.exit_code) == (Status.HELD, 3)
+    found = checked(world, held, "checks.complete", "rows.missing")
+    assert (found["verdict"], found["effective"]) == ("unknown", "fail")
+    offset = checked(world, held, "clock.offset")
+    assert offset["verdict"] == "fail"
+    assert offset["observed"] == pytest.approx(7200, abs=30)
+
+    monkeypatch.setattr(checks, "_ask_one", asked)
+    published = world.score(full=True)
+    assert (published.status, published.verdict) == (Status.PUBLISHED, "fail")
+    assert published.as_of == NOON
+    row = look_up(world.url, "items", ["200"])
+    assert (row["state"], row["as_of"], row["data_as_of"]) == ("aging", NOON, NOON)
+    assert row["reasons"][0].startswith("T3 clock.offset: this host's clock is 2 h ahead of the database's")
+    # prescore.clock() is years ahead of both, as the test set it: that is no offset.
+    monkeypatch.setattr(times, "host_clock", time.time)
+    assert checked(world, world.score(full=True), "clock.offset")["verdict"] == "pass"
+
+
+def test_an_edited_contract_changes_no_promise_that_was_made(database_url: str, tmp_path: Path) -> None:
+    world = make_scheduled_world(database_url, tmp_path, toml='[serve]\naging_after = "30h"\nstale_after = "40h"\n')
+    first = world.score(full=True)
+    edited = PIPELINE_TOML + SCHEDULED + '[serve]\naging_after = "1h"\nstale_after = "2h"\n'
+    make_pipeline(world, toml=edited)
+    world.set_clock(NOON + timedelta(hours=3))
+    assert state(world) == "fresh"
+    second = world.score(full=True)
+    assert (second.stale_at, first.stale_at) == (NOON + timedelta(hours=5), NOON + timedelta(hours=40))
+    world.set_clock(NOON + timedelta(hours=6))
+    assert state(world) == "stale"
+    rollback(world.url, "items")
+    row = look_up(world.url, "items", ["200"])
+    assert (row["state"], row["stale_at"]) == ("fresh", first.stale_at)
+    # Which contract a run was judged under can be read word for word.
+    texts = world.rows(
+        "SELECT r.run_id, k.text FROM prescore.runs AS r JOIN prescore.contracts AS k "
+        "ON k.pipeline = r.pipeline AND k.digest = r.contract_digest ORDER BY r.run_id"
+    )
+    assert [('"40h"' in text, '"2h"' in text) for _, text in texts] == [(True, False), (False, True)]
 
 
 @pytest.mark.parametrize(

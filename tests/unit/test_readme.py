@@ -193,7 +193,12 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_table_of_checks_is_that_of_the_code() -> None:
-    actions = {Disposition.ABORT: "abort", Disposition.HOLD: "hold", Disposition.PUBLISH_FLAGGED: "publish flagged"}
+    actions = {
+        Disposition.ABORT: "abort",
+        Disposition.HOLD: "hold",
+        Disposition.PUBLISH_FLAGGED: "publish flagged",
+        Disposition.PUBLISH: "publish",
+    }
     listed = {
         row[0].strip("`"): (row[1], row[3])
         for row in readme.rows(readme.section("What happens on each run"))
