@@ -17,7 +17,8 @@ from tasks import checks
 from tasks.checks import Check, Evidence, Phase, times
 from tasks.errors import UsageError
 from tasks.findings import CheckClass, Disposition, Finding, Verdict
-from tasks.health import look_up, read_health
+from tasks.health import read_health
+from tasks.lookup import look_up
 from tasks.publishing import rollback
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings
