@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -289,4 +290,4 @@ def test_what_may_not_be_waived_is_refused_before_anything_is_started(
     assert told in str(refused.value)
     assert isinstance(refused.value, UsageError)
     if waive and because and trigger is Trigger.MANUAL and len(because) < 300:
-        assert "a person may waive: population.size" in str(refused.value)
+        assert re.search("a person may waive: .*population.size", str(refused.value))
