@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import State, flow
@@ -22,6 +23,7 @@ from tasks import report
 from tasks.database import resolve_url
 from tasks.deployments import is_full
 from tasks.errors import PrescoreError
+from tasks.page import Picture
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings
 from tasks.stopwatch import Stopwatch
@@ -146,6 +148,7 @@ def _leave_report(
         if run_id is None:
             run_id = report.find_run(url, pipeline, time.monotonic() - since)
         told = report.read_report(url, pipeline, run_id, timings, refused)
+        told = replace(told, pictures=_pictures(url, pipeline))
     except PrescoreError:
         told = report.Report(pipeline=pipeline, run=None, timings=timings, refused=refused)
     try:
@@ -154,6 +157,15 @@ def _leave_report(
         )
     except Exception as error:  # whatever keeps the server from taking it, the run is what counts
         logger.warning("the report could not be stored: %s", type(error).__name__)
+
+
+def _pictures(url: str, pipeline: str) -> tuple[Picture, ...]:
+    """Draw the charts of the report; a report without them is better than none."""
+    try:
+        return report.read_pictures(url, pipeline)
+    except Exception as error:
+        logger.warning("the charts of the report could not be drawn: %s", type(error).__name__)
+        return ()
 
 
 def _in_a_run(record: logging.LogRecord) -> bool:

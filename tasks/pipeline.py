@@ -223,8 +223,8 @@ def load_pipelines(directory: Path) -> dict[str, Pipeline]:
     return pipelines
 
 
-def load_pipeline(folder: Path) -> Pipeline:
-    """Return the pipeline that a folder declares.
+def load_pipeline(folder: Path, contract: Path | None = None) -> Pipeline:
+    """Return the pipeline that a folder declares; with ``contract``, as if that file were its pipeline.toml.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def load_pipeline(folder: Path) -> Pipeline:
             f"There is no folder {folder}. Nothing was run. Check the path, or PRESCORE_PIPELINES, which names the "
             "folder that holds the pipelines."
         )
-    reading = _Reading(folder)
+    reading = _Reading(folder, contract)
     name_problem = fields.name_problem(reading.name, suffixes=True)
     if name_problem:
         reading.add("", f"the folder's name is the pipeline's: {name_problem}")
@@ -266,18 +266,20 @@ def _folders(directory: Path) -> dict[str, Path]:
 class _Reading:
     """One look at a folder, with the problems that were found on the way."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, contract: Path | None = None) -> None:
         self.folder = folder
         self.name = folder.name
+        self.file = contract or folder / FILE
+        self.label = f"{self.name}/{FILE}" if contract is None else str(contract)
         self.problems: list[Problem] = []
 
     def add(self, key: str, message: str) -> None:
-        place = f"{self.name}/{FILE} {key}".rstrip()
+        place = f"{self.label} {key}".rstrip()
         self.problems.append(Problem(place=place, message=message))
 
     def text(self) -> str | None:
         try:
-            return (self.folder / FILE).read_bytes().decode("utf-8-sig")
+            return self.file.read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             there = ", ".join(pipeline_code.files(self.folder)) or "nothing"
             self.add("", f"there is no such file; the folder holds {there}. Write one, or name another folder")
@@ -364,7 +366,7 @@ class _Reading:
         try:
             return model.model_validate({**(defaults or {}), **value}, context=fields.Place(folder=self.folder))
         except ValidationError as error:
-            self.problems.extend(complaints(error, model, self.name, f"{self.name}/{FILE} {place}"))
+            self.problems.extend(complaints(error, model, self.name, f"{self.label} {place}"))
             return None
 
     def predictions(self, raw: Mapping[str, Any]) -> tuple[Output, ...] | None:

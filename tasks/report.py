@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.database import connect, one, rows
 from tasks.health import PipelineHealth
 from tasks.stopwatch import StepTiming
 from tasks.telling import shown
+
+if TYPE_CHECKING:
+    from tasks.page import Picture
+
+#: Publications that the charts look back over.
+PICTURED = 14
+#: A check that passes for more subjects than this is told in one line.
+FEW_SUBJECTS = 3
 
 # A run without a verdict of this check has not compared what it wrote with what it read.
 _LEDGER_CHECK = "rows.torn"
@@ -45,6 +54,11 @@ class CheckLine:
     reason: str
     #: Why it counts as something else than it is; NULL where it does not.
     note: str | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it says nothing that anybody has to know."""
+        return self.verdict in {"pass", "skipped"} and self.effective in {"pass", "skipped"} and not self.waived
 
     @property
     def told(self) -> str:
@@ -103,6 +117,8 @@ class Report:
     timings: tuple[StepTiming, ...] = ()
     #: Why there is no run.
     refused: str = ""
+    #: Charts, each under its heading.
+    pictures: tuple[Picture, ...] = ()
 
 
 def read_report(
@@ -123,6 +139,14 @@ def read_report(
     )
 
 
+def read_pictures(url: str, pipeline: str) -> tuple[Picture, ...]:
+    """Read what the charts of a report show, and draw them."""
+    from tasks.overview import read_overview
+    from tasks.page import draw_pictures
+
+    return tuple(draw_pictures(read_overview(url, pipeline, PICTURED)))
+
+
 def find_run(url: str, pipeline: str, seconds: float) -> int | None:
     """Return the id of the run that this process began within the last ``seconds``; None when it began none."""
     with connect(url, "prescore report") as connection:
@@ -138,7 +162,7 @@ def find_run(url: str, pipeline: str, seconds: float) -> int | None:
 
 
 def write_markdown(report: Report) -> str:
-    """Return the report as Markdown: headline, what readers see, ledger, checks, timings."""
+    """Return the report as Markdown: headline, what readers see, ledger, checks, charts, timings."""
     run = report.run
     if run is None:
         parts = [f"# {report.pipeline}: Refused", _text(report.refused), _readers(report.health)]
@@ -149,6 +173,7 @@ def write_markdown(report: Report) -> str:
             _readers(report.health),
             _facts(run),
             _ledger(run, report.checks),
+            *(f"## {_text(picture.title)}\n\n![chart]({picture.url})" for picture in report.pictures),
             _checks(report.checks),
         ]
     parts.append(_timings(report.timings))
@@ -202,6 +227,8 @@ def _ledger(run: StoredRun, checks: Iterable[CheckLine]) -> str:
 def _checks(checks: Sequence[CheckLine]) -> str:
     if not checks:
         return ""
+    several = Counter(check.check_id for check in checks if check.quiet)
+    grouped = {check_id for check_id, count in several.items() if count > FEW_SUBJECTS}
     lines = [
         (
             check.told,
@@ -210,7 +237,10 @@ def _checks(checks: Sequence[CheckLine]) -> str:
             check.reason + (f" ({check.note})" if check.note else ""),
         )
         for check in checks
+        if not (check.quiet and check.check_id in grouped)
     ]
+    codes = {check.check_id: check.code for check in checks}
+    lines += [("pass", name, codes[name], f"{several[name]} subjects pass or are skipped") for name in sorted(grouped)]
     due = sorted({followup for check in checks for followup in check.followups})
     told = f"\n\n**To do next:** {', '.join(followup.replace('_', ' ') for followup in due)}." if due else ""
     return "## Checks\n\n" + _table(("verdict", "check", "code", "reason"), lines) + told

@@ -172,7 +172,30 @@ def carry(findings: Iterable[Finding], earlier: Iterable[Finding]) -> list[Findi
 
 def read_served(connection: sa.Connection, generation_id: int) -> list[Finding]:
     """Return what alarms about a publication that is amended: what was waived, and what guards and gauges found."""
-    return [_kept(row) for row in rows(connection, "recall_alarms", generation_id=generation_id)]
+    return [as_kept(row) for row in rows(connection, "recall_alarms", generation_id=generation_id)]
+
+
+def as_kept(row: Any) -> Finding:
+    """Return what alarms about a publication as a run that amends it takes it over; a row of recall_alarms.sql."""
+    origin = row.evidence.get("amends") or {"run_id": row.run_id, "subject": row.subject}
+    which = f"run {origin['run_id']}"
+    note = row.note if "amends" in row.evidence else "; ".join(filter(None, (row.note, f"as in {which}")))
+    return Finding(
+        check_id=row.check_id,
+        code=row.code,
+        class_=CheckClass(row.class_),
+        # A waived one stands beside what this run answers itself.
+        subject=f"{origin['subject']} ({which})".strip() if row.waived else row.subject,
+        verdict=Verdict.SKIPPED,
+        settled=Verdict(row.effective),
+        reason=row.reason,
+        note=note,
+        on_fail=Disposition.PUBLISH_FLAGGED,
+        followups=frozenset(Followup(followup) for followup in row.followups),
+        evidence={"amends": origin},
+        waived=row.waived,
+        waived_until=row.until,
+    )
 
 
 def record(connection: sa.Connection, run_id: int, findings: Iterable[Finding], waiver: Waiver | None) -> None:
@@ -225,25 +248,3 @@ def _waived(finding: Finding, waiver: Waiver, *, golden: bool) -> Finding:
         return replace(finding, note="; ".join(part for part in (finding.note, note) if part))
     note = "; ".join(part for part in (finding.note, waiver.told) if part)
     return replace(finding, waived=True, waived_until=waiver.until, note=note)
-
-
-def _kept(row: Any) -> Finding:
-    origin = row.evidence.get("amends") or {"run_id": row.run_id, "subject": row.subject}
-    which = f"run {origin['run_id']}"
-    note = row.note if "amends" in row.evidence else "; ".join(filter(None, (row.note, f"as in {which}")))
-    return Finding(
-        check_id=row.check_id,
-        code=row.code,
-        class_=CheckClass(row.class_),
-        # A waived one stands beside what this run answers itself.
-        subject=f"{origin['subject']} ({which})".strip() if row.waived else row.subject,
-        verdict=Verdict.SKIPPED,
-        settled=Verdict(row.effective),
-        reason=row.reason,
-        note=note,
-        on_fail=Disposition.PUBLISH_FLAGGED,
-        followups=frozenset(Followup(followup) for followup in row.followups),
-        evidence={"amends": origin},
-        waived=row.waived,
-        waived_until=row.until,
-    )

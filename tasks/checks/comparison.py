@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,8 +18,13 @@ from tasks.profiles.counting import merged
 from tasks.profiles.history import BASELINE_RUNS, LEAST_OF_SLOT
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
     from tasks.checks.evidence import Evidence
     from tasks.drift import Counts
+    from tasks.pipeline import Pipeline
 
 #: Clean runs that a feature's own history is made of: four weeks of days, so that each weekday is in it four times.
 HISTORY_RUNS = 28
@@ -166,26 +171,46 @@ def comparison(evidence: Evidence) -> Comparison | None:
 
 def read_usual(evidence: Evidence, mode: Mode) -> Usual:
     """Read the profiles of recent clean runs."""
-    declared, zone = evidence.pipeline.drift, evidence.pipeline.schedule.timezone
+    with connect(evidence.url) as connection:
+        return choose_usual(
+            connection,
+            evidence.pipeline,
+            mode=mode,
+            model_version=evidence.model.version,
+            before=evidence.snapshot.as_of,
+            read=lambda run_ids: read_profiles(connection, run_ids),
+        )
+
+
+def choose_usual(
+    connection: sa.Connection,
+    pipeline: Pipeline,
+    *,
+    mode: Mode,
+    model_version: int,
+    before: datetime,
+    read: Callable[[Iterable[int]], Mapping[int, StoredProfile]],
+) -> Usual:
+    """Return what is usual for a run whose as_of is ``before``; ``read`` returns the stored profiles of runs."""
+    declared, zone = pipeline.drift, pipeline.schedule.timezone
     lag = int(declared.persist.partition("/")[2]) - 1
     slot = None if declared.slot == "none" else Slot(declared.slot)
 
     def found(limit: int, of: Slot | None) -> list[int]:
         return clean_runs(
             connection,
-            evidence.pipeline.name,
+            pipeline.name,
             mode=mode,
-            model_version=evidence.model.version,
-            before=evidence.snapshot.as_of,
+            model_version=model_version,
+            before=before,
             limit=limit + lag,
             slot=of,
             timezone=zone,
         )
 
-    with connect(evidence.url) as connection:
-        recent = found(HISTORY_RUNS if mode is Mode.FULL else BASELINE_RUNS, None)
-        same_slot = None if slot is None else found(BASELINE_RUNS, slot)
-        profiles = read_profiles(connection, {*recent, *(same_slot or ())})
+    recent = found(HISTORY_RUNS if mode is Mode.FULL else BASELINE_RUNS, None)
+    same_slot = None if slot is None else found(BASELINE_RUNS, slot)
+    profiles = read({*recent, *(same_slot or ())})
     return Usual.of(
         [profiles[run_id] for run_id in recent if run_id in profiles],
         None if same_slot is None else [profiles[run_id] for run_id in same_slot if run_id in profiles],

@@ -69,25 +69,36 @@ def metric(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield _unanswered(check, found)
         return
     asked, cohort = found
-    baseline = evidence.pipeline.performance.baseline
-    if baseline is None:
-        baseline = _held_out(evidence, asked.metric.held_out)
+    baseline = baseline_of(evidence, asked.metric)
     if baseline is None:
         words = f'the model version has no hold-out {asked.metric.held_out}: set "baseline" in [performance]'
         yield check.finding(Verdict.SKIPPED, words)
         return
-    measured = _measured(asked, cohort)
-    limit = asked.metric.worst_allowed(baseline, evidence.pipeline.performance.tolerance)
-    yield check.finding(
-        _verdict(asked.metric, measured, limit),
-        f"{asked.metric.name} {measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f}) on "
-        f"{len(cohort.labels):,} labelled predictions, limit {limit:.3f} (baseline {baseline:.3f})",
+    tolerance = evidence.pipeline.performance.tolerance
+    yield judge_metric(check, asked.metric, _measured(asked, cohort), baseline, tolerance, _facts(asked, cohort))
+
+
+def baseline_of(evidence: Evidence, metric: Metric) -> float | None:
+    """Return what the metric is compared with: as declared, else what the hold-out gave; None without either."""
+    declared = evidence.pipeline.performance.baseline
+    return _held_out(evidence, metric.held_out) if declared is None else declared
+
+
+def judge_metric(
+    check: Check, metric: Metric, measured: Measured, baseline: float, tolerance: float | None, facts: dict[str, Any]
+) -> Finding:
+    """Return what a measured metric comes to; ``facts`` are those of the cohort, ``n`` labelled predictions among them."""
+    limit = metric.worst_allowed(baseline, tolerance)
+    return check.finding(
+        _verdict(metric, measured, limit),
+        f"{metric.name} {measured.value:.3f} ({measured.low:.3f} to {measured.high:.3f}) on "
+        f"{facts['n']:,} labelled predictions, limit {limit:.3f} (baseline {baseline:.3f})",
         observed=measured.value,
         fail_limit=limit,
-        unit=asked.metric.name,
-        n=len(cohort.labels),
+        unit=metric.name,
+        n=facts["n"],
         evidence={
-            **_facts(asked, cohort),
+            **facts,
             "value": measured.value,
             "low": measured.low,
             "high": measured.high,

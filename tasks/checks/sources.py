@@ -38,7 +38,8 @@ LEAST_ROWS = 100
 # A difference of less than three standard deviations of a count is chance.
 CHANCE = 3.0
 
-_ON_FAIL = {"flag": Disposition.PUBLISH_FLAGGED, "hold": Disposition.HOLD, "abort": Disposition.ABORT}
+#: What a declared on_fail leads to.
+ON_FAIL = {"flag": Disposition.PUBLISH_FLAGGED, "hold": Disposition.HOLD, "abort": Disposition.ABORT}
 
 
 def source_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
@@ -249,7 +250,7 @@ def _answers(check: Check, source: Source, **always: Any) -> Callable[..., Findi
     """Return how a check answers about a source: with its name, and what the declaration says follows from a failure."""
 
     def answer(verdict: Verdict, reason: str, **facts: Any) -> Finding:
-        known = {"subject": source.name, "on_fail": _ON_FAIL[source.on_fail]}
+        known = {"subject": source.name, "on_fail": ON_FAIL[source.on_fail]}
         return check.finding(verdict, reason, **{**known, **always, **facts})
 
     return answer

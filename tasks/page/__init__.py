@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from tasks import timeline
-from tasks.page import advice, charts, shapes
+from tasks.page import advice, charts, pictures, shapes
 from tasks.page.charts import Mark, Measured
+from tasks.page.pictures import Picture
 from tasks.telling import shown, span
 
 if TYPE_CHECKING:
@@ -68,14 +68,27 @@ def write_page(overview: Overview, *, show_values: bool = False) -> str:
     """
     import jinja2
 
-    folder = resources.files("tasks.page")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"shown": shown, "stamp": _stamp, "day": _day, "hour": _hour, "count": _count}
-    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
-    style = (folder / "page.css").read_text(encoding="utf-8")
-    return template.render(style=_markup(style), **_parts(overview, show_values=show_values))
+    style = "".join(pictures.part(name) for name in ("light.css", "page.css", "drawing.css"))
+    parts = _parts(overview, show_values=show_values)
+    return environment.from_string(pictures.part("page.html.j2")).render(style=_markup(style), **parts)
+
+
+def draw_pictures(overview: Overview) -> list[Picture]:
+    """Return the charts that a report of a run shows: ages against their limits, and the feature furthest from training."""
+    drawn = []
+    ages = _draw_ages(overview)
+    if ages is not None:
+        drawn.append(pictures.picture("How old the predictions were", str(ages)))
+    judged = overview.judged[: -DRIFT_RUNS - 1 : -1]
+    features = _draw_features(overview, _feature_lines(overview, judged), show_values=False)
+    if judged and features:
+        title = f"Furthest from training: {features[0].title} (grey: training, blue: now)"
+        drawn.append(pictures.picture(title, str(features[0].svg)))
+    return drawn
 
 
 def _parts(overview: Overview, *, show_values: bool) -> dict[str, Any]:
@@ -249,16 +262,16 @@ def _coverage(run: PastRun) -> dict[str, Any]:
 def _draw_metrics(overview: Overview) -> list[Drawing]:
     """Draw each metric that labels gave, and what was estimated without them."""
     subjects = dict.fromkeys(
-        subject
+        found.unit
         for run in overview.runs
         for check_id in ("performance.metric", "performance.estimate")
-        for subject, found in run.found(check_id).items()
+        for found in run.found(check_id).values()
         if found.observed is not None
     )
     drawings: list[Drawing] = []
     for subject in subjects:
-        real = [(run, run.found("performance.metric").get(subject)) for run in overview.runs]
-        estimated = [run.found("performance.estimate").get(subject) for run in overview.runs]
+        real = [(run, _of_metric(run, "performance.metric", subject)) for run in overview.runs]
+        estimated = [_of_metric(run, "performance.estimate", subject) for run in overview.runs]
         measured = [
             _measured(run, found, guess)
             for (run, found), guess in zip(real, estimated, strict=True)
@@ -273,9 +286,13 @@ def _draw_metrics(overview: Overview) -> list[Drawing]:
     return drawings
 
 
+def _of_metric(run: PastRun, check_id: str, metric: str | None) -> StoredFinding | None:
+    found = run.found(check_id).values()
+    return next((each for each in found if each.unit == metric and each.observed is not None), None)
+
+
 def _measured(run: PastRun, found: StoredFinding | None, guess: StoredFinding | None) -> Measured:
-    interval = [] if found is None else found.evidence.get("interval") or []
-    low, high = (float(interval[0]), float(interval[1])) if len(interval) == 2 else (None, None)
+    low, high = (None, None) if found is None else (_number(found, "low"), _number(found, "high"))
     return Measured(
         at=f"{run.as_of or run.clock_at:%d %b}",
         value=None if found is None else found.observed,
@@ -283,6 +300,11 @@ def _measured(run: PastRun, found: StoredFinding | None, guess: StoredFinding | 
         high=high,
         estimate=None if guess is None else guess.observed,
     )
+
+
+def _number(found: StoredFinding, name: str) -> float | None:
+    value = found.evidence.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _exceptions(overview: Overview) -> list[tuple[datetime, str, str]]:
@@ -329,4 +351,4 @@ def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-__all__ = ["write_page"]
+__all__ = ["Picture", "draw_pictures", "write_page"]

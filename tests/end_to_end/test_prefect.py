@@ -408,6 +408,7 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     assert key == "nightly-items-report"
     assert told.startswith("# nightly_items: Published\n")
     assert "| 500 | 500 | 0 | 0 |" in told
+    assert "## How old the predictions were\n\n![chart](data:image/svg+xml;base64," in told
     # What serve said, and what it gave away.
     out = (server.home / "stdout").read_text()
     assert f"{soon:%Y-%m-%d %H:%M}" in out

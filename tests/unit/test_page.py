@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree as Tree
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from tasks.columns import Column
 from tasks.health import PipelineHealth
 from tasks.history import PastRun, StoredFinding
 from tasks.overview import Overview, Quarantined
-from tasks.page import write_page
+from tasks.page import draw_pictures, write_page
 from tasks.population import Mode
 from tasks.profiles import ModelProfile, ProfileCounter, StoredProfile, build_profile
 from tasks.timeline import Publication
@@ -166,9 +168,9 @@ SPECIAL = {
         ),
     ),
     "a metric without an interval, an estimate without a metric": overview(
-        run(1, "published", finding("performance.metric", "pass", "auc", observed=0.8, fail_limit=0.7)),
-        run(2, "published", finding("performance.estimate", "pass", "auc", observed=0.79)),
-        run(3, "published", finding("performance.metric", "unknown", "auc")),
+        run(1, "published", finding("performance.metric", "pass", unit="auc", observed=0.8, fail_limit=0.7)),
+        run(2, "published", finding("performance.estimate", "pass", unit="auc", observed=0.79)),
+        run(3, "published", finding("performance.metric", "unknown")),
     ),
 }
 
@@ -213,7 +215,7 @@ def test_it_escapes_every_name_and_text_that_a_stranger_may_have_chosen() -> Non
     table, outputs = pa.table(names), pa.table({HOSTILE: np.linspace(0, 1, 600)})
     found = [
         finding("drift.input", "fail", HOSTILE, observed=0.4, reason=HOSTILE),
-        finding("performance.metric", "warn", HOSTILE, observed=0.5, reason=HOSTILE, evidence={"interval": [0.4, 0.6]}),
+        finding("performance.metric", "warn", unit=HOSTILE, observed=0.5, reason=HOSTILE, evidence={"low": 0.4}),
         finding(HOSTILE, "unknown", HOSTILE, waived=True),
     ]
     told = overview(
@@ -251,6 +253,18 @@ def test_lists_and_texts_that_are_predicted_are_drawn() -> None:
 
     assert "lengths of lists; 600 held-out rows of training, 600 of run 1 (full)" in page.text
     assert "category 2" in page.text
+
+
+def test_charts_become_pictures_that_need_no_page_around_them() -> None:
+    drawn = draw_pictures(overview(run(1), publications=(publication(1),)))
+
+    assert [picture.title for picture in drawn] == ["How old the predictions were"]
+    kind, _, encoded = drawn[0].url.partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    image = base64.b64decode(encoded)
+    assert Tree.fromstring(image).tag == "{http://www.w3.org/2000/svg}svg"
+    assert b"--accent" in image
+    assert len(drawn[0].url) < 20_000
 
 
 def test_sixty_features_and_thirty_runs_stay_below_a_megabyte() -> None:
