@@ -1,7 +1,7 @@
 """The `prescore` command: every manual trigger, thin over flows and tasks.
 
 Results on stdout (a table for people, ``--json`` for programs), progress and logs on stderr. Exit 0 done, 1 failed,
-2 usage, 3 stale, held or pinned. `lookup`, `status` and `--help` import neither Prefect nor scikit-learn.
+2 usage, 3 stale, held or pinned. `lookup`, `status`, `explain`, `watch` and `--help` import neither Prefect nor scikit-learn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import database, judging, models, reading, runs, schedules, starting
+from flows.commands import database, judging, models, reading, runs, schedules, starting, watching
 from tasks.errors import PrescoreError
 from tasks.interrupts import answer_interrupts
 
@@ -38,6 +38,7 @@ COMMANDS = (
     reading.status,
     reading.explain,
     reading.lookup,
+    watching.watch,
     judging.report,
     schedules.serve,
     schedules.deploy,
