@@ -374,6 +374,8 @@ class DriftFeature(_Table):
     null_delta: Limits | None = None
     out_of_range: Limits | None = None
     unseen: Limits | None = None
+    #: The same for everybody in a run, or nearly: it varies from run to run, and has no distribution within one.
+    shared: bool = False
     on_fail: Disposition | None = None
 
 

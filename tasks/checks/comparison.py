@@ -122,7 +122,10 @@ class Comparison:
 
     @cached_property
     def shaped(self) -> tuple[str, ...]:
-        """Features whose distribution can be compared: not instants, which move with time, free text, nor what never varied."""
+        """Features whose distribution can be compared: not instants, which move with time, free text, nor what never varied.
+
+        Nor what is declared to be shared by all of a run: the weather of one morning is never that of a month.
+        """
         found = self.profile.features.items()
         return tuple(
             name
@@ -132,6 +135,7 @@ class Comparison:
             and bins.kind != "time"
             and not was_constant(bins)
             and not is_free(bins)
+            and not self.own(name).shared
         )
 
     def own(self, feature: str) -> DriftFeature:

@@ -166,7 +166,8 @@ def estimate(evidence: Evidence, check: Check) -> Iterator[Finding]:
     for finding in evidence.findings:
         if finding.check_id in _SPOILS_ESTIMATE and finding.verdict is Verdict.FAIL:
             words = f"{finding.label} failed: probabilities are no measure of themselves then"
-            yield check.finding(Verdict.UNKNOWN, words, followups=_INVESTIGATE)
+            # Noted only: the failure it rests on counts already, and would count twice.
+            yield check.finding(Verdict.UNKNOWN, words, small_sample=True, followups=frozenset())
             return
     uncalibrated = _uncalibrated(evidence)
     if uncalibrated is not None:

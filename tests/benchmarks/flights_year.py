@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="begin again")
     parser.add_argument("--report", action="store_true", help="run nothing, report on what was run")
     parser.add_argument("--database", default=DATABASE, help="its name on the embedded server")
+    parser.add_argument("--arm", choices=ARMS, action="append", help="one of the two (both when left out)")
     asked = parser.parse_args()
+    arms = asked.arm or list(ARMS)
     os.environ.setdefault("PRESCORE_FLIGHTS_DATA", "../shared/data/nycflights13")
     skipped = flights.why_skipped()
     if skipped is not None:
@@ -70,8 +72,8 @@ def main() -> None:
         pipelines = copy_pipelines(Path(folder))
         if not asked.report:
             prepare(server, asked.database, url, fresh=asked.fresh)
-            replay_days(url, pipelines, asked.until)
-    report(url)
+            replay_days(url, pipelines, asked.until, arms)
+    report(url, arms)
 
 
 def copy_pipelines(folder: Path) -> Path:
@@ -99,7 +101,7 @@ def prepare(server: str, name: str, url: str, *, fresh: bool) -> None:
         flights.replay(url, since=flights.FIRST_DAY, until=TRAINED)
 
 
-def replay_days(url: str, pipelines: Path, until: date) -> None:
+def replay_days(url: str, pipelines: Path, until: date, arms: Sequence[str]) -> None:
     """Go on from the last day that was run."""
     settings = read_settings({"PRESCORE_DATABASE_URL": url, "PRESCORE_PIPELINES": str(pipelines)})
     with flights.connected(url) as connection:
@@ -114,7 +116,7 @@ def replay_days(url: str, pipelines: Path, until: date) -> None:
             flights.replay(url, since=newest, until=day)
             newest = day
         flights.set_clock(url, flights.scoring_instant(day))
-        for arm in ARMS:
+        for arm in arms:
             if (arm, day) in done:
                 continue
             if arm not in models or (arm != "flight_delay" and day.day == 1 and day != TRAINED):
@@ -149,9 +151,10 @@ class Episode:
         return f"{when:24} {len(self.days):3} {self.verdict:8} {label}:{values} {self.reason}"
 
 
-def report(url: str) -> None:
+def report(url: str, arms: Sequence[str]) -> None:
     """Print what every arm was told, and how good its predictions were."""
-    for arm, words in ARMS.items():
+    for arm in arms:
+        words = ARMS[arm]
         print(f"\n{arm}: {words}\n{'=' * (len(arm) + len(words) + 2)}\n")
         found = read_findings(url, arm)
         for episode in episodes(found):
