@@ -50,6 +50,11 @@ class Importance:
     #: What was done, or why it could not be, in words.
     words: str
 
+    @property
+    def measured(self) -> bool:
+        """Whether the shares say anything about the features."""
+        return self.loss is not None
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
         return dict(self.__dict__)

@@ -156,7 +156,7 @@ def create_bundle(
     training_rows = sample if training_rows is None else training_rows
     profile = build_profile(training_rows, features, _outputs_of(draft, sample, preprocess))
     importance = measure_importance(draft, sample, preprocess, labelled=labelled)
-    for feature, share in importance.shares.items():
+    for feature, share in importance.shares.items() if importance.measured else ():
         profile["features"][feature]["importance"] = share
     bundle = replace(
         draft,

@@ -3,17 +3,15 @@
 from tasks.profiles.bins import ColumnBins, ModelProfile
 from tasks.profiles.counting import ColumnCounts, ProfileCounter
 from tasks.profiles.freezing import build_profile
-from tasks.profiles.history import Baseline, Slot, StoredProfile, baseline, clean_runs, read_profiles, store_profiles
+from tasks.profiles.history import Slot, StoredProfile, clean_runs, read_profiles, store_profiles
 
 __all__ = [
-    "Baseline",
     "ColumnBins",
     "ColumnCounts",
     "ModelProfile",
     "ProfileCounter",
     "Slot",
     "StoredProfile",
-    "baseline",
     "build_profile",
     "clean_runs",
     "read_profiles",

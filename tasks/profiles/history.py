@@ -1,8 +1,8 @@
-"""The profiles of past runs: stored with each run, read again, and added up into the baseline that a run is compared with."""
+"""The profiles of past runs: stored with each run, and read again to say what is usual."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from tasks.database import load_query, rows
 from tasks.population import Mode
-from tasks.profiles.counting import ColumnCounts, ProfileCounter, merged
+from tasks.profiles.counting import ColumnCounts, ProfileCounter
 
 if TYPE_CHECKING:
     from tasks.runs import Run
@@ -49,18 +49,6 @@ class StoredProfile:
     as_of: datetime
     model: str
     model_version: int
-    features: Mapping[str, ColumnCounts]
-    outputs: Mapping[str, ColumnCounts]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Baseline:
-    """What is usual: the counts of recent clean runs added up."""
-
-    #: The runs, newest first.
-    run_ids: tuple[int, ...]
-    #: Whether runs of all slots stand in because there are too few of the same one.
-    fallback: bool
     features: Mapping[str, ColumnCounts]
     outputs: Mapping[str, ColumnCounts]
 
@@ -153,43 +141,3 @@ def clean_runs(
         "timezone": timezone,
     }
     return [row.run_id for row in rows(connection, "list_clean_runs", **values)]
-
-
-def baseline(
-    connection: sa.Connection,
-    pipeline: str,
-    *,
-    mode: Mode,
-    model_version: int,
-    before: datetime,
-    slot: Slot | None = None,
-    timezone: str = "UTC",
-    limit: int = BASELINE_RUNS,
-) -> Baseline | None:
-    """Return the sum of the last clean runs of the same slot, of all slots where there are too few; None without any."""
-
-    def found(of: Slot | None) -> Sequence[int]:
-        return clean_runs(
-            connection,
-            pipeline,
-            mode=mode,
-            model_version=model_version,
-            before=before,
-            limit=limit,
-            slot=of,
-            timezone=timezone,
-        )
-
-    run_ids = found(slot)
-    fallback = slot is not None and len(run_ids) < LEAST_OF_SLOT
-    if fallback:
-        run_ids = found(None)
-    if not run_ids:
-        return None
-    profiles = read_profiles(connection, run_ids).values()
-    return Baseline(
-        run_ids=tuple(run_ids),
-        fallback=fallback,
-        features=merged(profile.features for profile in profiles),
-        outputs=merged(profile.outputs for profile in profiles),
-    )

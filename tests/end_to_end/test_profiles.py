@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import sqlalchemy as sa
 from tasks import registry
 from tasks.database import connect
 from tasks.pipeline import load_pipeline
-from tasks.profiles import Baseline, ModelProfile, Slot, StoredProfile, baseline, clean_runs, read_profiles
+from tasks.profiles import ModelProfile, Slot, StoredProfile, clean_runs, read_profiles
+from tasks.profiles.counting import merged
 from tasks.runs import Trigger
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
@@ -82,35 +84,32 @@ def test_held_runs_keep_their_profile_and_clean_ones_make_up_the_baseline(world:
         world.set_clock(instant)
         return world.score(full=True, trigger=trigger, as_of=instant).run_id
 
-    def baseline_at(instant: datetime, slot: Slot | None = None) -> Baseline | None:
+    def usual_at(instant: datetime, slot: Slot | None = None, **other: Any) -> list[int]:
+        asked = {"mode": "full", "model_version": 1, "before": instant, "slot": slot, "timezone": "Europe/Berlin"}
         with connect(world.url) as connection:
-            return baseline(
-                connection, "items", mode="full", model_version=1, before=instant, slot=slot, timezone="Europe/Berlin"
-            )
+            return clean_runs(connection, "items", **{**asked, **other})
 
     days = [START + timedelta(days=at) for at in range(8)]
-    assert baseline_at(days[0]) is None
+    assert usual_at(days[0]) == []
     runs = [run_at(day) for day in days[:2]]
     manual = run_at(days[2], Trigger.MANUAL)
     runs += [run_at(days[7])]
     world.execute("UPDATE prescore.checks SET effective = 'pass', verdict = 'pass' WHERE effective <> 'skipped'")
-    found = baseline_at(days[7] + timedelta(days=7))
-    assert found is not None
-    assert found.run_ids == tuple(runs[::-1])
-    assert manual not in found.run_ids
-    one = profile_of(world, runs[0]).features["a"].counts
-    assert found.features["a"].counts.tolist() == (one * 3).tolist()
-    assert found.features["a"].rows == 3_000
-
-    # The same day of the week: two Mondays; on a Tuesday there is one, so all days stand in.
-    monday, tuesday = (baseline_at(day + timedelta(days=14), Slot.WEEKDAY) for day in days[:2])
-    assert monday is not None
-    assert tuesday is not None
-    assert (monday.run_ids, monday.fallback) == ((runs[2], runs[0]), False)
-    assert (tuesday.run_ids, tuesday.fallback) == (tuple(runs[::-1]), True)
+    assert usual_at(days[7] + timedelta(days=7)) == runs[::-1]
+    assert usual_at(days[7] + timedelta(days=7), limit=1) == runs[-1:]
+    assert manual not in runs
+    # The same day of the week in Berlin: two Mondays, one Tuesday.
+    assert usual_at(days[7] + timedelta(days=7), Slot.WEEKDAY) == [runs[2], runs[0]]
+    assert usual_at(days[7] + timedelta(days=8), Slot.WEEKDAY) == [runs[1]]
+    assert usual_at(days[7] + timedelta(hours=22), Slot.WEEKDAY) == [runs[1]]
+    with connect(world.url) as connection:
+        added = merged(found.features for found in read_profiles(connection, runs).values())
+    one = profile_of(world, runs[0]).features["a"]
+    assert (added["a"].counts.tolist(), added["a"].rows) == ((one.counts * 3).tolist(), 3_000)
 
     after = days[7] + timedelta(days=1)
     for spoilt in (
+        "UPDATE prescore.runs SET status = 'crashed' WHERE run_id = {0}",
         "UPDATE prescore.generations SET undone_at = now() WHERE run_id = {0}",
         "UPDATE prescore.checks SET waived = true WHERE run_id = {0} AND check_id = 'schema'",
         "UPDATE prescore.checks SET effective = 'warn' WHERE run_id = {0} AND check_id = 'schema'",
@@ -121,15 +120,11 @@ def test_held_runs_keep_their_profile_and_clean_ones_make_up_the_baseline(world:
             left = clean_runs(connection, "items", mode="full", model_version=1, before=after)
             connection.rollback()
         assert left == [runs[2], runs[1]]
-    with connect(world.url) as connection:
-        assert clean_runs(connection, "items", mode="full", model_version=2, before=after) == []
-        assert clean_runs(connection, "items", mode="incremental", model_version=1, before=after) == []
+    assert usual_at(after, model_version=2) == usual_at(after, mode="incremental") == []
 
     world.execute("UPDATE public.items SET b = 'Infinity' WHERE id % 2 = 0")
     world.set_clock(after)
     held = world.score(full=True, trigger=Trigger.SCHEDULED, as_of=after)
     assert held.status == "held"
     assert profile_of(world, held.run_id).features["b"].infinities == 500
-    later = baseline_at(after + timedelta(hours=1))
-    assert later is not None
-    assert held.run_id not in later.run_ids
+    assert held.run_id not in usual_at(after + timedelta(hours=1))
