@@ -44,6 +44,7 @@ COMMANDS = (
     schedules.deploy,
     runs.rollback,
     runs.resume,
+    runs.quarantine,
 )
 for command in COMMANDS:
     app.command()(command)

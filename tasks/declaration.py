@@ -65,7 +65,7 @@ _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 #: The other parameter of predictions.<pipeline>_for(<key>, max_stale).
 _PARAMETERS = frozenset({"max_stale"})
 #: Columns that stand beside the key in the statements that select a population.
-_WORKING_COLUMNS = frozenset({"why", "is_changed", "is_there", "served_as_of", "was_rejected"})
+_WORKING_COLUMNS = frozenset({"why", "is_changed", "is_there", "served_as_of", "is_hidden"})
 
 
 class _Table(BaseModel):

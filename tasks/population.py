@@ -53,6 +53,10 @@ class Served:
     model_version: int
     model: str
     logic_digest: str
+    #: Rows scored in an earlier generation are superseded.
+    valid_since: int
+    #: Generations that were found bad: their rows are scored again.
+    quarantined: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +178,9 @@ def _fragments(
     rows = quoted_table("prescore_rows", pipeline.name)
     nobody = "SELECT " + ", ".join(f"NULL::{c.postgres_type} AS {quote(c.name)}" for c in key)
     served_keys = ", ".join(f"served.{quote(c.name)}" for c in key)
-    nobody_served = f"({nobody}, NULL::timestamptz AS as_of, NULL::text AS rejected WHERE false)"
+    nobody_served = (
+        f"({nobody}, NULL::timestamptz AS as_of, NULL::bigint AS scored_in, NULL::text AS rejected WHERE false)"
+    )
     return {
         "as_of": literal(as_of),
         "since_at": literal(changed_since(pipeline, served) if served else as_of),
@@ -184,6 +190,7 @@ def _fragments(
         "storage": nobody_served if served is None else rows,
         "served_keys": served_keys,
         "served_where": "true" if served is None else f"served.storage_id = {literal(served.storage_id)}",
+        "hidden": _hidden(served),
         "changed_keys": key_list(key, "changes"),
         "changes_query": changes.text if changes is not None else f"{nobody} WHERE false",
         "keys_of_p": ", ".join(f"p.{quote(c.name)}" for c in key),
@@ -191,6 +198,16 @@ def _fragments(
         "key_missing": " OR ".join(f"p.{quote(c.name)} IS NULL" for c in key),
         "keys_read": ", ".join(f"{c.read(f'judged.{quote(c.name)}')} AS {quote(c.name)}" for c in key),
     }
+
+
+def _hidden(served: Served | None) -> str:
+    """Return the condition on a served row that readers see no prediction of: rejected, superseded or quarantined."""
+    conditions = ["served.rejected IS NOT NULL"]
+    if served is not None:
+        conditions.append(f"served.scored_in < {literal(served.valid_since)}")
+        if served.quarantined:
+            conditions.append(f"served.scored_in IN ({', '.join(literal(id_) for id_ in served.quarantined)})")
+    return f"({' OR '.join(conditions)})"
 
 
 def changed_since(pipeline: Pipeline, served: Served) -> datetime:

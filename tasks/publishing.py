@@ -16,15 +16,24 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks.columns import key_arrays
-from tasks.database import clock, connect, load_query, one, quote, raw_execute, rows
-from tasks.errors import PrescoreError
+from tasks.database import clock, connect, load_query, one, quote, raw_execute
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
 from tasks.freshness import Promise, without_days
 from tasks.pipeline import Pipeline
 from tasks.population import LedgerMismatch, Mode, Selection, Served
-from tasks.readers import STORAGES, Objects, create, require_same
-from tasks.runs import Fenced, Run, Status, Trigger, end_writers, hold_lock
+from tasks.readers import (
+    STORAGES,
+    Objects,
+    create,
+    definitions,
+    digest_of,
+    record_views,
+    replace_outdated,
+    require_same,
+)
+from tasks.rollback import move_head, quarantined_in
+from tasks.runs import Fenced, Run, Status, Trigger, end_writers
 from tasks.schedule import next_tick, period
 
 logger = logging.getLogger(__name__)
@@ -39,17 +48,6 @@ MOST_REJECTIONS = 100_000
 LEAST_SAMPLE = 1_000
 
 
-class NothingToReturnTo(PrescoreError):
-    """A rollback has no previous publication."""
-
-    def __init__(self, pipeline: str) -> None:
-        self.pipeline = pipeline
-        super().__init__(
-            f"{pipeline} has no previous publication to return to: a rollback goes back to before the last full run, once. "
-            "Nothing was changed. Promote an earlier model version and run `prescore score` instead."
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Published:
     """What a publication was."""
@@ -60,17 +58,6 @@ class Published:
     rows: int
     inserted: int
     removed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolledBack:
-    """What a rollback returned to, and what it undid."""
-
-    pipeline: str
-    generation_id: int
-    model: str
-    model_version: int
-    undone: tuple[int, ...]
 
 
 def served(connection: sa.Connection, pipeline: str) -> Served | None:
@@ -85,6 +72,8 @@ def served(connection: sa.Connection, pipeline: str) -> Served | None:
         model=found.model,
         model_version=found.model_version,
         logic_digest=found.logic_digest,
+        valid_since=found.valid_since,
+        quarantined=tuple(found.quarantined),
     )
 
 
@@ -143,9 +132,15 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
                 "output_types": [column.postgres_type for column in objects.outputs],
             },
         )
+        record_views(connection, objects, digest_of(definitions(objects)))
         connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
         reached("objects.begun")
     connection.commit()
+    if not replace_outdated(connection, objects):
+        logger.info(
+            "the views of %s could not be made anew: readers hold them, or another role owns them; the next run tries again",
+            objects.pipeline,
+        )
     reached("objects.created")
 
 
@@ -261,7 +256,7 @@ def publish(
         values = {**promise.columns(), **_generation(run, selection, published)}
         connection.execute(sa.text(load_query("insert_generation")), values)
         reached("publish.generation_written")
-        _move_head(connection, objects.pipeline, run.generation_id)
+        move_head(connection, objects.pipeline, run.generation_id, values["quarantined"])
         reached("publish.head_moved")
         _keep_samples(run, objects, selection, published, int(values["model_version"]))
         reached("publish.samples_kept")
@@ -285,49 +280,6 @@ def clear_retired(run: Run, objects: Objects) -> None:
     """Empty what the publication left behind, so that the other storages hold the previous publication and nothing else."""
     clear_next_storage(run, objects)
     reached("retired.cleared")
-
-
-def rollback(url: str, pipeline: str) -> RolledBack:
-    """Return head, watermark and the model alias to the previous storage, without scoring, and pin the pipeline.
-
-    Raises
-    ------
-    RunInProgress, NothingToReturnTo
-    """
-    from tasks import registry
-
-    with hold_lock(url, pipeline) as connection:
-        previous = one(connection, "find_storage", pipeline=pipeline, role="previous")
-        if previous is None or previous.generation_id is None:
-            raise NothingToReturnTo(pipeline)
-        connection.execute(sa.text(load_query("restore_storages")), {"pipeline": pipeline})
-        _move_head(connection, pipeline, previous.generation_id)
-        undone = rows(connection, "undo_generations", pipeline=pipeline, generation_id=previous.generation_id)
-        head = one(connection, "find_head", pipeline=pipeline)
-        alias = one(connection, "find_pipeline_alias", pipeline=pipeline)
-        because = f"rolled back to generation {previous.generation_id}"
-        connection.execute(sa.text(load_query("pin_pipeline")), {"pipeline": pipeline, "because": because})
-        current = registry.current_alias(connection, alias.model, alias.alias)
-        if alias.model == head.model and (current is None or current.version != head.model_version):
-            words = f"{pipeline} {because}"
-            registry.promote(connection, alias.model, head.model_version, alias.alias, words, went_back=True)
-        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
-        connection.commit()
-        return RolledBack(
-            pipeline=pipeline,
-            generation_id=previous.generation_id,
-            model=head.model,
-            model_version=head.model_version,
-            undone=tuple(row.generation_id for row in undone),
-        )
-
-
-def resume(url: str, pipeline: str) -> bool:
-    """Welcome runs again after a rollback; False when the pipeline was not pinned."""
-    with connect(url) as connection:
-        found = one(connection, "unpin_pipeline", pipeline=pipeline)
-        connection.commit()
-        return found is not None
 
 
 def _fence(run: Run, before: Served | None) -> None:
@@ -424,6 +376,12 @@ def _generation(run: Run, selection: Selection, published: Published) -> dict[st
     assert run.snapshot is not None
     # Rows that an incremental run left alone stay valid: it proved that everything that changed was scored again.
     head = one(run.connection, "find_head", pipeline=run.pipeline.name) if selection.mode is Mode.INCREMENTAL else None
+    # What was quarantined when this run selected has been scored again; what was quarantined since has not.
+    hidden = (
+        []
+        if head is None
+        else quarantined_in(run.connection, run.pipeline.name, published.storage_id, head.quarantined)
+    )
     return {
         "generation_id": run.generation_id,
         "pipeline": run.pipeline.name,
@@ -433,7 +391,7 @@ def _generation(run: Run, selection: Selection, published: Published) -> dict[st
         "as_of": run.snapshot.as_of,
         "watermark": run.snapshot.watermark,
         "valid_since": run.generation_id if head is None else head.valid_since,
-        "quarantined": [] if head is None else list(head.quarantined),
+        "quarantined": hidden,
         "logic_digest": run.pipeline.logic_digest,
         "rows": published.rows,
         "key_checksum": selection.key_checksum,
@@ -469,11 +427,6 @@ def _cover_ticks(run: Run, mode_run: Mode) -> None:
             run.connection.execute(sa.text(load_query("advance_schedule")), values)
 
 
-def _move_head(connection: sa.Connection, pipeline: str, generation_id: int) -> None:
-    values = {"pipeline": pipeline, "generation_id": generation_id}
-    connection.execute(sa.text(load_query("move_head")), values)
-
-
 def _truncated(connection: sa.Connection, storage: str) -> bool:
     try:
         raw_execute(connection, f"SET LOCAL lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
@@ -498,4 +451,4 @@ def _crons(pipeline: Pipeline) -> dict[Mode, tuple[str, ...]]:
     return {Mode.FULL: pipeline.schedule.full, Mode.INCREMENTAL: pipeline.schedule.incremental}
 
 
-__all__ = ["STORAGES", "Published", "RolledBack", "Staged", "publish", "rollback"]
+__all__ = ["STORAGES", "Published", "Staged", "publish"]

@@ -1,13 +1,16 @@
 """What readers read: the view of a pipeline, its usable rows, its lookup function; and the rows they stand on.
 
-All of it is created once, with the pipeline. Afterwards only head moves.
+All of it is created once, with the pipeline, and the views again when a later prescore words them otherwise. Else only head
+moves.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg2
 import sqlalchemy as sa
 
 from tasks.columns import Column
@@ -18,6 +21,17 @@ from tasks.transport import quoted_table
 
 STORAGES = (1, 2, 3)
 
+# How long making a view anew waits for readers, who wait behind it meanwhile.
+REPLACE_LOCK_TIMEOUT = "20ms"
+
+# When the data of a row was looked at; h is what holds for all rows, r the row.
+_ORIGIN = "least(h.data_as_of, CASE WHEN h.time_invariant THEN h.data_as_of ELSE r.as_of END)"
+# Readers are shown the predictions of a row: it is fresh, aging or stale, or expired and served nevertheless.
+_SHOWN = (
+    "(r.as_of > h.expired_until OR h.serve_expired) AND r.as_of <= h.believed_until AND r.rejected IS NULL "
+    "AND r.scored_in >= h.valid_since AND r.scored_in <> ALL (h.quarantined)"
+)
+
 _COMMENTS = {
     "state": "fresh, aging, stale, expired, rejected, clock_error, superseded or quarantined, by the clock of the database.",
     "age": "How old the data is that the prediction rests on, now.",
@@ -27,7 +41,7 @@ _COMMENTS = {
     "stale_at": "From when the state is stale.",
     "expires_at": "From when the prediction is withheld.",
     "cache_for": "How long a cache may keep this answer.",
-    "reasons": "What the checks of the publication found, and why a row was rejected.",
+    "reasons": "What the checks of the publication found, and why a row was rejected or quarantined.",
     "model_version": "Version of the model that made the prediction.",
     "scored_in": "Generation that the row was scored in.",
 }
@@ -134,19 +148,60 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
         if declared[column.name].index:
             fragments = {"rows": objects.rows, "output": quote(column.name)}
             raw_execute(connection, load_query("create_output_index", fragments))
-    shown = ",\n       ".join(
-        f"CASE WHEN t.state IN ('fresh', 'aging', 'stale') OR (t.state = 'expired' AND h.serve_expired) "
-        f"THEN r.{quote(c.name)} END AS {quote(c.name)}"
-        for c in objects.outputs
-    )
-    base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
-    raw_execute(
-        connection, load_query("create_predictions_view", {**base, "view": objects.view, "outputs_shown": shown})
-    )
-    usable = {**base, "view": objects.usable, "outputs": names(objects.outputs, "r")}
-    raw_execute(connection, load_query("create_usable_view", usable))
-    raw_execute(connection, load_query("create_lookup_function", _function_fragments(objects)))
+    for statement in definitions(objects):
+        raw_execute(connection, statement)
     _comment(connection, pipeline, objects, comments)
+
+
+def definitions(objects: Objects) -> tuple[str, str, str]:
+    """Return the statements that make, or make anew, the view, the usable rows and the lookup function."""
+    base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
+    shown = ",\n       ".join(
+        f"CASE WHEN {_SHOWN} THEN r.{quote(c.name)} END AS {quote(c.name)}" for c in objects.outputs
+    )
+    view = {**base, "view": objects.view, "origin": _ORIGIN, "outputs_shown": shown}
+    usable = {**base, "view": objects.usable, "outputs": names(objects.outputs, "r")}
+    return (
+        load_query("create_predictions_view", view),
+        load_query("create_usable_view", usable),
+        load_query("create_lookup_function", _function_fragments(objects)),
+    )
+
+
+def digest_of(statements: Sequence[str]) -> str:
+    """Return the SHA-256 of statements."""
+    return hashlib.sha256("\x00".join(statements).encode()).hexdigest()
+
+
+def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
+    """Make the views and the function anew where an earlier prescore made them otherwise; False when that cannot be now.
+
+    Their columns and what they say stay the same, so that it does not matter which of them a statement finds. It needs a lock
+    that waits for open transactions of readers, and new ones wait behind it: so it is tried for a moment only, and again by
+    the next run. The transaction of the connection is committed, or rolled back.
+    """
+    statements = definitions(objects)
+    digest = digest_of(statements)
+    if one(connection, "find_pipeline", pipeline=objects.pipeline).views_digest == digest:
+        return True
+    try:
+        raw_execute(connection, f"SET LOCAL lock_timeout = '{REPLACE_LOCK_TIMEOUT}'")
+        for statement in statements:
+            raw_execute(connection, statement)
+    except psycopg2.Error as error:
+        if error.pgcode not in {"55P03", "42501"}:  # lock_not_available, insufficient_privilege: another role made them
+            raise
+        connection.rollback()
+        return False
+    record_views(connection, objects, digest)
+    connection.commit()
+    return True
+
+
+def record_views(connection: sa.Connection, objects: Objects, digest: str) -> None:
+    """Remember which statements made the views and the function."""
+    values = {"pipeline": objects.pipeline, "digest": digest}
+    connection.execute(sa.text(load_query("record_views")), values)
 
 
 def _rows_fragments(objects: Objects) -> dict[str, str]:
@@ -162,14 +217,20 @@ def _rows_fragments(objects: Objects) -> dict[str, str]:
 
 
 def _function_fragments(objects: Objects) -> dict[str, str]:
+    max_stale = f"${len(objects.key) + 1}"
+    too_stale = f"p.state = 'stale' AND prescore.clock() >= p.stale_at + {max_stale}"
     return {
         "function": objects.function,
         "view": objects.view,
         "arguments": ", ".join(f"{quote(c.name)} {c.postgres_type}" for c in objects.key),
         "key_arguments": ", ".join(f"${i}" for i, _ in enumerate(objects.key, 1)),
         "key_matches": " AND ".join(f"p.{quote(c.name)} = ${i}" for i, c in enumerate(objects.key, 1)),
-        "outputs_within": ", ".join(f"CASE WHEN NOT l.too_stale THEN p.{quote(c.name)} END" for c in objects.outputs),
-        "max_stale": f"${len(objects.key) + 1}",
+        "outputs_within": ", ".join(
+            f"CASE WHEN ({too_stale}) IS NOT TRUE THEN p.{quote(c.name)} END" for c in objects.outputs
+        ),
+        "too_stale": too_stale,
+        "max_stale": max_stale,
+        "pipeline": literal(objects.pipeline),
     }
 
 

@@ -6,7 +6,6 @@ What is written here becomes true with the caller's transaction: a promotion is 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from tasks.errors import AliasMoved, BundleTampered, ModelNotFound, NothingBefor
 if TYPE_CHECKING:
     from tasks.bundle import Bundle
     from tasks.pipeline import Pipeline
+from tasks.settings import os_user
 
 #: A chunk is one row and one message of the protocol; 4 MiB keeps both ends' buffers small at no cost in speed.
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -409,16 +409,6 @@ def require_intact(connection: sa.Connection, version: ModelVersion) -> None:
         raise BundleTampered(
             what=f"Model {version.name} version {version.version}", expected=version.digest, found=found
         )
-
-
-def os_user() -> str | None:
-    """Return who runs this, as the operating system knows them; what variables say could be anybody."""
-    try:
-        import pwd
-
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except (ImportError, KeyError):
-        return None
 
 
 def _read(connection: sa.Connection, version: ModelVersion) -> bytes:

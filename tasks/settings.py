@@ -76,3 +76,13 @@ def _data_dir(environ: Mapping[str, str]) -> Path:
         return Path("/var/lib/prescore")
     share = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(share) / "prescore"
+
+
+def os_user() -> str | None:
+    """Return who runs this, as the operating system knows them; what variables say could be anybody."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except (ImportError, KeyError):
+        return None

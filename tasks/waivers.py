@@ -20,9 +20,9 @@ from tasks.errors import UsageError, printable
 from tasks.fields import parse_duration
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.pipeline import Pipeline
-from tasks.registry import os_user
 from tasks.runs import Trigger
 from tasks.schedule import next_tick
+from tasks.settings import os_user
 
 #: Names that stand for several checks.
 GROUPS = {"volume": ("population.size", "source.rows", "source.every")}

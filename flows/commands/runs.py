@@ -1,4 +1,4 @@
-"""Commands that start a run, or undo one: train, score, rollback, resume."""
+"""Commands that start a run, or undo one: train, score, rollback, resume, quarantine."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def rollback(pipeline: PipelineName, as_json: AsJson = False) -> None:
     """Return to the previous publication at once, and refuse runs until `prescore resume`."""
     from flows.show import show_rollback
     from tasks.database import resolve_url
-    from tasks.publishing import rollback as roll_back
+    from tasks.rollback import rollback as roll_back
 
     show_rollback(roll_back(resolve_url(settings_now()), pipeline), as_json=as_json)
 
@@ -118,9 +118,36 @@ def rollback(pipeline: PipelineName, as_json: AsJson = False) -> None:
 def resume(pipeline: PipelineName) -> None:
     """Welcome runs again after a rollback."""
     from tasks.database import resolve_url
-    from tasks.publishing import resume as unpin
+    from tasks.rollback import resume as unpin
 
     if unpin(resolve_url(settings_now()), pipeline):
         typer.echo(f"{pipeline} runs again.")
     else:
         typer.echo(f"{pipeline} was not pinned.")
+
+
+def quarantine(
+    pipeline: PipelineName,
+    generation: Annotated[int, typer.Argument(metavar="GENERATION", help="The bad generation: scored_in of its rows.")],
+    because: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What is wrong; readers see it. Needed, but for --release.")
+    ] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="Take the quarantine back: its rows may be used after all.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hide a generation that turned out bad from readers at once; the next run mends it."""
+    from flows.show import show_quarantine, show_release
+    from tasks import quarantine as quarantines
+    from tasks.database import resolve_url
+
+    url = resolve_url(settings_now())
+    if release:
+        show_release(quarantines.release(url, pipeline, generation, because), as_json=as_json)
+    elif because is None:
+        raise UsageError(
+            '--because is missing. Nothing was changed. Say what is wrong: --because "prices of May are in cents".'
+        )
+    else:
+        show_quarantine(quarantines.quarantine(url, pipeline, generation, because), as_json=as_json)

@@ -7,6 +7,7 @@ from flows.show.health import show_health
 from flows.show.models import show_models, show_registered, show_training, show_version, show_went_back
 from flows.show.parts import as_program, print_json, say
 from flows.show.pipelines import show_checks, show_created
+from flows.show.quarantine import show_quarantine, show_release
 from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "show_lookup",
     "show_models",
     "show_preview",
+    "show_quarantine",
     "show_registered",
+    "show_release",
     "show_rollback",
     "show_run",
     "show_served",

@@ -16,7 +16,7 @@ from tasks.telling import narrator, shown, state_text
 
 if TYPE_CHECKING:
     from flows.score import RunSummary
-    from tasks.publishing import RolledBack
+    from tasks.rollback import RolledBack
 
 #: What has to happen next, in words.
 _NEXT = {

@@ -8,7 +8,7 @@ since(at) AS NOT MATERIALIZED (SELECT {since_at}),
 prescore_population AS (SELECT {entity_keys} FROM (
 {entity_query}
 ) AS entities),
-prescore_served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
+prescore_served AS (SELECT {served_keys}, served.as_of, {hidden} AS is_hidden FROM {storage} AS served
            WHERE {served_where}),
 prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 {changes_query}
@@ -17,7 +17,7 @@ judged AS (
     SELECT {keys_of_p_named}, s.as_of AS served_as_of,
            CASE WHEN s.as_of IS NULL THEN 'new'
                 WHEN c.is_changed THEN 'changed'
-                WHEN s.was_rejected OR s.as_of <= {due_before} THEN 'due'
+                WHEN s.is_hidden OR s.as_of <= {due_before} THEN 'due'
                 WHEN mod(hash_record_extended(ROW({keys_of_p}), {seed}), {sample_every}) = 0 THEN 'sampled'
            END AS why
     FROM prescore_population AS p

@@ -1,6 +1,7 @@
 -- Count who needs a prediction, and fingerprint the population, in the run's snapshot.
 -- Fragments: as_of, since_at, due_before (instant literals), entity_keys, entity_query, storage (table), served_keys,
--- served_where, changed_keys, changes_query, keys_of_p, key_names, key_missing.
+-- served_where, hidden (condition on served: a row without a prediction to show), changed_keys, changes_query, keys_of_p,
+-- key_names, key_missing.
 -- The checksum is a sum of 64-bit hashes, not an XOR: pairs of duplicates would cancel.
 -- Queries of users see the CTEs before them: none has a name that a table of theirs would have.
 -- Grain: one row.
@@ -9,7 +10,7 @@ since(at) AS NOT MATERIALIZED (SELECT {since_at}),
 prescore_population AS (SELECT {entity_keys} FROM (
 {entity_query}
 ) AS entities),
-prescore_served AS (SELECT {served_keys}, served.as_of, served.rejected IS NOT NULL AS was_rejected FROM {storage} AS served
+prescore_served AS (SELECT {served_keys}, served.as_of, {hidden} AS is_hidden FROM {storage} AS served
            WHERE {served_where}),
 prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 {changes_query}
@@ -17,13 +18,13 @@ prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 SELECT count(*) AS population,
        coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric), 0)::text AS key_checksum,
        coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric)
-                    FILTER (WHERE s.as_of IS NULL OR c.is_changed OR s.was_rejected OR s.as_of <= {due_before}), 0)::text
+                    FILTER (WHERE s.as_of IS NULL OR c.is_changed OR s.is_hidden OR s.as_of <= {due_before}), 0)::text
            AS selected_checksum,
        count(*) FILTER (WHERE {key_missing}) AS null_keys,
        count(*) FILTER (WHERE s.as_of IS NULL) AS new,
        count(*) FILTER (WHERE s.as_of IS NOT NULL AND c.is_changed) AS changed,
        count(*) FILTER (WHERE s.as_of IS NOT NULL AND c.is_changed IS NULL
-                          AND (s.was_rejected OR s.as_of <= {due_before})) AS due,
+                          AND (s.is_hidden OR s.as_of <= {due_before})) AS due,
        (SELECT count(*) FROM prescore_served) - count(s.as_of) AS gone,
        (SELECT count(*) FROM prescore_served) AS served
 FROM prescore_population AS p

@@ -173,7 +173,16 @@ def test_a_key_that_is_not_there_is_one_row_that_says_missing(database_url: str,
     missing = world.one("SELECT * FROM predictions.items_for(123456)")
 
     assert list(missing) == VIEW_COLUMNS
-    assert {name: value for name, value in missing.items() if value is not None} == {"id": 123456, "state": "missing"}
+    assert {name for name, value in missing.items() if value is not None} == {"id", "state", "reasons"}
+    (generation,) = world.rows("SELECT generation_id FROM prescore.head")[0]
+    assert (missing["id"], missing["state"], missing["reasons"]) == (
+        123456,
+        "missing",
+        [
+            f"missing: not among the entities of generation {generation} as of 2040-01-15 12:00:00 UTC "
+            "(data_as_of 2040-01-15 12:00:00 UTC): born after data_as_of, or never in the population"
+        ],
+    )
     assert world.rows("SELECT * FROM predictions.items WHERE id = 123456") == []
 
 
@@ -411,8 +420,8 @@ def test_a_role_that_may_read_predictions_and_nothing_else_reads_all_of_them(
             assert cursor.fetchall() == [(30,)]
             cursor.execute("SELECT state FROM predictions.items_for(7, max_stale => interval '1 hour')")
             assert cursor.fetchall() == [("fresh",)]
-            cursor.execute("SELECT state FROM predictions.items_for(-1)")
-            assert cursor.fetchall() == [("missing",)]
+            cursor.execute("SELECT state, reasons[1] LIKE '%born after data_as_of%' FROM predictions.items_for(-1)")
+            assert cursor.fetchall() == [("missing", True)]
             for beyond in ("prescore.head", "prescore_rows.items", "public.items"):
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     cursor.execute(f"SELECT * FROM {beyond}")

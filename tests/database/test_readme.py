@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,9 @@ import psycopg2
 import pytest
 from pglast import parse_sql
 from pglast.stream import RawStream
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.train import train
 from tasks.demo import pipeline_folder
 from tasks.runs import Status
@@ -144,14 +147,18 @@ def _listed_columns() -> list[str]:
     return [names[0][-1], *(name for found in names[1:] for name in found)]
 
 
-def test_what_operators_are_told_to_send_does_what_the_readme_says(database_url: str, tmp_path: Path) -> None:
+def test_what_operators_are_told_to_send_does_what_the_readme_says(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = _world(database_url, tmp_path, readme.declarations()[0])
-    quarantine = next(block.text for block in readme.statements() if "quarantined" in block.text)
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", world.url)
+    command = next(block.text for block in readme.shown("console") if "prescore quarantine" in block.text)
     listen = next(block.text for block in readme.statements() if "LISTEN" in block.text)
     reading = "SELECT state, churn_probability, scored_in FROM predictions.churn WHERE customer_id = 42"
 
     before = world.one(reading)
-    world.execute(quarantine.replace("812", str(before["scored_in"])))
+    _, *words = shlex.split(command.replace("812", str(before["scored_in"])))
+    assert CliRunner().invoke(app, words).exit_code == 0
     hidden = world.one(reading)
     with closing(psycopg2.connect(psql_url(database_url))) as connection:
         connection.autocommit = True

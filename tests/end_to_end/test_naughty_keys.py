@@ -364,7 +364,7 @@ def assert_all_fresh(world: World, names: list[str]) -> None:
     ) == []  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["state", "storage_id", "max_stale", "ctid", "why", "was_rejected", "a :b", "x" * 64])
+@pytest.mark.parametrize("name", ["state", "storage_id", "max_stale", "ctid", "why", "is_hidden", "a :b", "x" * 64])
 def test_a_key_whose_name_prescore_or_postgres_uses_itself_is_refused_by_name(tmp_path: Path, name: str) -> None:
     world = make_world("postgresql://nobody@localhost/nothing", tmp_path, rows=None)
     toml = WORDS_TOML.replace('key = ["word"]', f"key = {json.dumps([name])}")

@@ -506,7 +506,16 @@ def statements_of(pipeline: Pipeline, names: list[str]) -> list[str]:
     found.append(features.read_population_sql(pipeline, contract, NOW))
     found.append(features.read_keys_sql(pipeline, contract, keys))
     spy: Any = _Spy({"pg_attribute": pa.table({"type": ["timestamp without time zone"]})})
-    served = Served(storage_id=1, generation_id=1, watermark=NOW, model_version=1, model="churn", logic_digest="")
+    served = Served(
+        storage_id=1,
+        generation_id=1,
+        watermark=NOW,
+        model_version=1,
+        model="churn",
+        logic_digest="",
+        valid_since=1,
+        quarantined=(),
+    )
     look = _Look(session=spy, pipeline=pipeline, contract=contract, now=NOW)
     (source,) = pipeline.sources
     evidence: Any = SimpleNamespace(session=spy, snapshot=SimpleNamespace(as_of=NOW, clock_at=NOW))
