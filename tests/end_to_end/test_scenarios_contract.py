@@ -17,9 +17,10 @@ from flows.score import RunSummary
 from tasks import checks
 from tasks.checks import Check, Evidence, Phase, times
 from tasks.errors import UsageError
-from tasks.findings import CheckClass, Disposition, Finding, Verdict
+from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.health import read_health
 from tasks.lookup import look_up
+from tasks.population import Mode
 from tasks.publishing import rollback
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings
@@ -239,6 +240,52 @@ def test_what_cannot_be_answered_at_the_end_is_unknown_too(
     # prescore.clock() is years ahead of both, as the test set it: that is no offset.
     monkeypatch.setattr(times, "host_clock", time.time)
     assert checked(world, world.score(full=True), "clock.offset")["verdict"] == "pass"
+
+
+def test_a_metric_that_flaps_around_its_limit_alarms_once_and_incremental_runs_keep_the_alarm(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_scheduled_world(database_url, tmp_path, rows=50)
+    answers: list[Verdict] = []
+
+    def flaps(evidence: Evidence, check: Check) -> Iterator[Finding]:
+        if evidence.amends is None:
+            yield check.finding(answers[-1], "0.26, limits 0.10 / 0.25")
+
+    gauge = Check(
+        id="drift.test",
+        code="D1",
+        class_=CheckClass.GAUGE,
+        on_fail=Disposition.PUBLISH_FLAGGED,
+        ask=flaps,
+        when=Phase.ROWS,
+        followups=frozenset({Followup.RETRAIN}),
+    )
+    monkeypatch.setattr(checks, "CHECKS", (*checks.CHECKS, gauge))
+
+    def run(answer: Verdict, trigger: Trigger = Trigger.SCHEDULED) -> tuple[str | None, tuple[str, ...]]:
+        answers.append(answer)
+        done = world.score(full=True, trigger=trigger)
+        assert checked(world, done, "drift.test")["verdict"] == answer
+        return done.verdict, done.followups
+
+    fail, warn, good = Verdict.FAIL, Verdict.WARN, Verdict.PASS
+    assert run(fail) == ("warn", ())
+    assert run(fail, Trigger.MANUAL) == ("fail", ("retrain",)), "it counts itself"
+    assert run(good, Trigger.MANUAL) == ("pass", ()), "and is not remembered"
+    assert run(warn) == ("warn", ())
+    assert run(fail) == ("fail", ("retrain",))
+    assert run(good) == ("fail", ("retrain",))
+    assert run(fail, Trigger.RECOVERY) == ("fail", ("retrain",))
+    # An incremental run cannot ask: the alarm about the rows that it leaves alone stays, told once, from one to the next.
+    for _ in range(2):
+        amended = world.score(trigger=Trigger.SCHEDULED)
+        assert (amended.mode, amended.verdict, amended.followups) == (Mode.INCREMENTAL, "fail", ("retrain",))
+        (reason,) = look_up(world.url, "items", ["50"])["reasons"]
+        assert reason == "D1 drift.test: 0.26, limits 0.10 / 0.25 (as in run 7)"
+    assert run(good) == ("fail", ("retrain",))
+    assert run(good) == ("pass", ())
+    assert look_up(world.url, "items", ["50"])["state"] == "fresh"
 
 
 def test_an_edited_contract_changes_no_promise_that_was_made(database_url: str, tmp_path: Path) -> None:
