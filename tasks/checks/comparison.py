@@ -244,11 +244,24 @@ def is_free(bins: ColumnBins) -> bool:
 
 
 def training_counts(bins: ColumnBins) -> Counts:
-    """Return what training counted, in the bins of :func:`all_counts`; nothing was below, above or unseen then."""
-    return np.concatenate([[0], bins.counts, [0, 0, bins.infinities, bins.nulls + bins.nans]]).astype(np.int64)
+    """Return what training counted, in the bins of :func:`all_counts`; nothing was unseen then."""
+    return np.concatenate([bins.counts, [0, bins.infinities, bins.nulls + bins.nans]]).astype(np.int64)
 
 
-def all_counts(counts: ColumnCounts) -> Counts:
-    """Return every value of a column in some bin: below, the frozen bins, above, unseen, infinite, missing."""
-    rest = [counts.over, counts.unseen or 0, counts.infinities, counts.nulls + counts.nans]
-    return np.concatenate([[counts.under], counts.counts, rest]).astype(np.int64)
+def all_counts(bins: ColumnBins, counts: ColumnCounts) -> Counts:
+    """Return every value of a column in some bin: the frozen ones, then unseen, infinite, missing.
+
+    What is below or above everything that training saw belongs to its first or last bin, which are open: how much of it there
+    is has a limit of its own (input.range), and a bin that was empty in training would make an alarm of a few outliers.
+    """
+    inner = counts.counts.astype(np.int64).copy()
+    rest = [counts.unseen or 0, counts.infinities, counts.nulls + counts.nans]
+    if not len(inner):
+        return np.array([counts.under + counts.over + rest[0], *rest[1:]], dtype=np.int64)
+    if bins.kind != "text":
+        n_points, points, edges = len(bins.points), bins.points, bins.edges
+        pointed_below = n_points and (not len(edges) or points[0] < edges[0])
+        pointed_above = n_points and (not len(edges) or points[-1] > edges[-1])
+        inner[0 if pointed_below else n_points] += counts.under
+        inner[n_points - 1 if pointed_above else -1] += counts.over
+    return np.array([*inner, *rest], dtype=np.int64)

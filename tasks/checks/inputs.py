@@ -33,7 +33,7 @@ def drift_input(evidence: Evidence, check: Check) -> Iterator[Finding]:
     unjudged = []
     for name in compared.shaped:
         reference = training_counts(compared.profile.features[name])
-        current = all_counts(compared.features[name])
+        current = all_counts(compared.profile.features[name], compared.features[name])
         distance = psi(reference, current)
         if distance is None:
             unjudged.append(name)
@@ -69,7 +69,8 @@ def drift_inputs(evidence: Evidence, check: Check) -> Iterator[Finding]:
         return
     levels: dict[str, Verdict] = {}
     for name in compared.shaped:
-        distance = psi(training_counts(compared.profile.features[name]), all_counts(compared.features[name]))
+        bins = compared.profile.features[name]
+        distance = psi(training_counts(bins), all_counts(bins, compared.features[name]))
         if distance is not None:
             warn, fail, _ = _training_limits(compared, name, early=False)
             levels[name] = _graded(distance, warn, fail)
@@ -107,12 +108,14 @@ def drift_step(evidence: Evidence, check: Check) -> Iterator[Finding]:
     unjudged = []
     for name in compared.shaped:
         before = compared.usual.features.get(name)
-        distance = None if before is None else psi(all_counts(before), all_counts(compared.features[name]))
+        bins, now = compared.profile.features[name], compared.features[name]
+        distance = None if before is None else psi(all_counts(bins, before), all_counts(bins, now))
         if distance is None:
             unjudged.append(name)
             continue
         own, declared = compared.own(name), compared.drift
         warn, fail = own.step_warn or declared.step_warn, own.step_fail or declared.step_fail
+        warn = min(warn, early_limit(compared, name, of_training=False) or warn)
         yield check.finding(
             _graded(distance, warn, fail),
             f"{distance.adjusted:.3f} from the last {len(compared.usual.baseline)} clean runs"
@@ -127,17 +130,21 @@ def drift_step(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield _too_few(check, compared, unjudged)
 
 
-def early_limit(compared: Comparison, name: str) -> float | None:
+def early_limit(compared: Comparison, name: str, *, of_training: bool) -> float | None:
     """Return from which distance on an important feature is worth a warning, given its own history; None without one.
 
-    Seen from training, a season moves features lawfully for weeks. So the limit is [drift] early, or a little more than
-    what nine of ten recent runs stayed below, whichever is larger.
+    Seen from training, a season moves features lawfully for weeks; seen from other runs, weekdays do. So the limit is
+    [drift] early, or a little more than what nine of ten recent runs stayed below, whichever is larger. Each run of the
+    history is compared with training, or with the others of it: never with itself.
     """
-    if name not in compared.top or len(compared.usual.history) < LEAST_HISTORY:
-        return None
-    reference = training_counts(compared.profile.features[name])
+    bins = compared.profile.features[name]
     past = [profile.features[name] for profile in compared.usual.history if name in profile.features]
-    distances = [psi(reference, all_counts(counts)) for counts in past if len(counts.counts) == len(reference) - 5]
+    counted = [all_counts(bins, counts) for counts in past if len(counts.counts) == len(bins.counts)]
+    if name not in compared.top or len(counted) < LEAST_HISTORY:
+        return None
+    whole = np.sum(counted, axis=0)
+    training = training_counts(bins)
+    distances = [psi(training if of_training else whole - counts, counts) for counts in counted]
     known = [np.sqrt(distance.adjusted) for distance in distances if distance is not None]
     if len(known) < LEAST_HISTORY:
         return None
@@ -148,7 +155,7 @@ def _training_limits(compared: Comparison, name: str, *, early: bool = True) -> 
     """Return the limits of a warning and a failure, and of an early warning where that is below."""
     own, declared = compared.own(name), compared.drift
     warn, fail = own.warn or declared.warn, own.fail or declared.fail
-    limit = early_limit(compared, name) if early else None
+    limit = early_limit(compared, name, of_training=True) if early else None
     return warn, fail, limit if limit is not None and limit < warn else None
 
 

@@ -66,7 +66,7 @@ def drift_output(evidence: Evidence, check: Check) -> Iterator[Finding]:
         if bins is None or not bins.comparable or not bins.counts.sum():
             yield check.finding(Verdict.SKIPPED, "the model was registered without this output", subject=name)
             continue
-        distance = psi(training_counts(bins), all_counts(counts), most_bins=compared.drift.bins)
+        distance = psi(training_counts(bins), all_counts(bins, counts), most_bins=compared.drift.bins)
         if distance is None:
             reason = f"too few predictions ({counts.rows:,}) to compare"
             yield check.finding(Verdict.UNKNOWN, reason, subject=name, small_sample=True, n=counts.rows)

@@ -178,7 +178,7 @@ def constant(evidence: Evidence, check: Check) -> Iterator[Finding]:
             facts = {"subject": name, "on_fail": compared.on_values(name), "n": counts.rows}
             yield check.finding(Verdict.FAIL, reason, **facts)
         elif _began_to_vary(bins, counts):
-            reason = "was the same for everybody in training and is not any more: the model learnt nothing of it"
+            reason = "was the same for everybody in training and is not any more: what the model makes of that was never tried"
             yield check.finding(Verdict.WARN, reason, subject=name, n=counts.rows)
         else:
             passed += 1
