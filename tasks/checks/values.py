@@ -101,6 +101,13 @@ def in_range(evidence: Evidence, check: Check) -> Iterator[Finding]:
         # Instants move on with time, and what never varied has a check of its own.
         if bins.kind in {"text", "time"} or bins.min is None or was_constant(bins):
             continue
+        if compared.own(name).shared:
+            if _far_outside(bins, counts):
+                reason = "is further from all that training saw than training is wide"
+                yield check.finding(Verdict.FAIL, reason, subject=name, on_fail=compared.on_values(name), n=counts.rows)
+            else:
+                passed += 1
+            continue
         outside, seen = counts.under + counts.over, int(bins.counts.sum())
         share = _Share(
             odd=outside,
@@ -128,6 +135,9 @@ def unseen(evidence: Evidence, check: Check) -> Iterator[Finding]:
     for name, counts in compared.features.items():
         bins = compared.profile.features[name]
         if counts.unseen is None or not bins.tells_unseen or bins.kind == "time" or was_constant(bins) or is_free(bins):
+            continue
+        if bins.kind == "number" and compared.own(name).shared:
+            passed += 1
             continue
         # Good and Turing: what is seen once in a sample stands for as many that were not seen.
         once = seen_once(bins)
@@ -198,6 +208,17 @@ def _became_constant(bins: ColumnBins, counts: ColumnCounts) -> bool:
     single = bins.counts[: len(bins.categories) or len(bins.points)]
     likeliest = float(single.max(initial=0) / bins.counts.sum())
     return bool(likeliest**counts.finite < 1 - CONFIDENCE)
+
+
+def _far_outside(bins: ColumnBins, counts: ColumnCounts) -> bool:
+    """Return whether a feature that a run shares is far from training: its rows are one observation, however many.
+
+    Of a few weeks of training the next morning is outside every few days; one in another unit is far outside.
+    """
+    if bins.min is None or bins.max is None or counts.minimum is None or counts.maximum is None:
+        return False
+    width = bins.max - bins.min
+    return counts.minimum < bins.min - width or counts.maximum > bins.max + width
 
 
 def _began_to_vary(bins: ColumnBins, counts: ColumnCounts) -> bool:
