@@ -306,6 +306,29 @@ def replay_golden(bundle: Bundle, preprocess: Preprocess, atol: float) -> Golden
     return GoldenResult(passed=True, compared=rows)
 
 
+def replay_rebuilt(bundle: Bundle, rebuilt: pa.Table, preprocess: Preprocess, atol: float) -> GoldenResult:
+    """Score golden rows whose features were read again, and compare with the predictions that were recorded.
+
+    Rows are matched by key and as_of; those that are not there any more, or twice, are left out.
+    """
+    identity = [column.name for column in (*bundle.key, AS_OF)]
+    places = {tuple(row.values()): at for at, row in enumerate(bundle.golden.select(identity).to_pylist())}
+    found = [places.get(tuple(row.values())) for row in rebuilt.select(identity).to_pylist()]
+    kept = [at for at, place in enumerate(found) if place is not None and found.count(place) == 1]
+    if not kept:
+        return GoldenResult(passed=True, compared=0)
+    try:
+        prepared = preprocessed(rebuilt.take(kept), bundle.features, preprocess)
+        with one_thread():
+            now = outputs_table(bundle.score(prepared))
+    except Exception as error:
+        return GoldenResult(passed=False, compared=len(kept), worst=f"scoring them raised {type(error).__name__}")
+    worst = worst_difference(bundle.golden_outputs.take([found[at] for at in kept]), now, atol)
+    return GoldenResult(
+        passed=worst is None, compared=len(kept), worst=None if worst is None else f"prediction column {worst}"
+    )
+
+
 def worst_difference(recorded: pa.Table, now: pa.Table, atol: float) -> str | None:
     """Return which column of two tables differs in most rows, and by how much; None when they agree."""
     missing = [name for name in recorded.column_names if name not in now.column_names]

@@ -264,6 +264,12 @@ def load_profile(connection: sa.Connection, name: str, which: int | str) -> dict
     )
 
 
+def registered_digest(connection: sa.Connection, name: str, version: int) -> str | None:
+    """Return the digest that is recorded for a version now; None when there is no such version."""
+    row = one(connection, "find_model_version", model=name, version=version)
+    return None if row is None else str(row.digest)
+
+
 def import_pipeline_code(pipeline: Pipeline) -> str:
     """Import the code that a pipeline declares, and model.py, and return the name of the package it is in."""
     from tasks import pipeline_code

@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.freshness import Promise
 from tasks.pipeline import Pipeline
@@ -74,6 +76,8 @@ class Evidence:
     findings: list[Finding] = field(default_factory=list)
     #: What was measured of each source, once.
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: Golden rows as features.sql returns them now, once they were asked for.
+    rebuilt: pa.Table | None = None
     #: What arrived in each source since the last publication of the schedule, counted once.
     arrived: dict[str, Slice] = field(default_factory=dict)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,11 +14,11 @@ from tasks.columns import Column
 from tasks.database import connect
 from tasks.features import AS_OF, KEYS_PER_QUERY, read_keys_sql
 from tasks.freshness import Finding, Verdict, describe
-from tasks.registry import current_alias
+from tasks.registry import current_alias, registered_digest
 
 
 def schema(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """S5: do the feature query's columns fit the model's signature?"""
+    """S5: do the feature query's columns fit the model's signature? Columns go by name, so that their order is free."""
     wanted, found = evidence.scorer.bundle.features, evidence.scorer.contract.features
     missing, retyped, extra = feature_differences(wanted, found)
     facts = {"observed": float(len(missing) + len(retyped)), "fail_limit": 1.0, "unit": "columns", "n": len(found)}
@@ -32,7 +33,9 @@ def schema(evidence: Evidence, check: Check) -> Iterator[Finding]:
     elif extra:
         yield check.finding(Verdict.WARN, f"the model does not know {', '.join(extra)}", **facts)
     else:
-        yield check.finding(Verdict.PASS, f"{len(found)} features as the model expects them", **facts)
+        reordered = [column.name for column in wanted] != [column.name for column in found]
+        order = ", in another order, which changes nothing" if reordered else ""
+        yield check.finding(Verdict.PASS, f"{len(found)} features as the model expects them{order}", **facts)
 
 
 def feature_differences(wanted: Sequence[Column], found: Sequence[Column]) -> tuple[list[str], list[str], list[str]]:
@@ -58,8 +61,7 @@ def _same_type(wanted: str, found: str) -> bool:
 
 def logic(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """S6: when the logic changed since training, golden rows are rebuilt from the database and compared by column."""
-    trained = evidence.scorer.bundle.logic_digest
-    if trained is None or trained == evidence.pipeline.logic_digest:
+    if not _logic_changed(evidence):
         yield check.finding(Verdict.PASS, "the logic is that of training")
         return
     golden = evidence.scorer.bundle.golden
@@ -76,23 +78,36 @@ def logic(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield check.finding(Verdict.WARN, reason, **facts)
 
 
+def _logic_changed(evidence: Evidence) -> bool:
+    return evidence.scorer.bundle.logic_digest not in {None, evidence.pipeline.logic_digest}
+
+
 def _rebuilt(evidence: Evidence, golden: pa.Table) -> tuple[list[str], int]:
     """Return which columns differ when features.sql is asked for the golden rows again, and how many rows answered."""
     contract = evidence.scorer.contract
-    keys = golden.select([column.name for column in (*contract.key, AS_OF)])
-    statement = read_keys_sql(evidence.pipeline, contract, keys.slice(0, KEYS_PER_QUERY))
-    rebuilt = evidence.session.table(statement, f"{evidence.pipeline.features.query.origin} for golden rows")
     identity = [column.name for column in (*contract.key, AS_OF)]
     before = {tuple(row[n] for n in identity): row for row in golden.to_pylist()}
     differing: set[str] = set()
     compared = 0
     names = [c.name for c in contract.features if c.name in golden.column_names]
-    for row in rebuilt.to_pylist():
+    for row in _rebuilt_rows(evidence).to_pylist():
         recorded = before.get(tuple(row[n] for n in identity))
         if recorded is not None:
             compared += 1
             differing |= {name for name in names if not _equal(recorded[name], row[name])}
     return sorted(differing), compared
+
+
+def _rebuilt_rows(evidence: Evidence) -> pa.Table:
+    """Ask features.sql for the golden rows again, each at its own as_of; once."""
+    if evidence.rebuilt is None:
+        contract, golden = evidence.scorer.contract, evidence.scorer.bundle.golden
+        keys = golden.select([column.name for column in (*contract.key, AS_OF)])
+        statement = read_keys_sql(evidence.pipeline, contract, keys.slice(0, KEYS_PER_QUERY))
+        evidence.rebuilt = evidence.session.table(
+            statement, f"{evidence.pipeline.features.query.origin} for golden rows"
+        )
+    return evidence.rebuilt
 
 
 def _equal(a: object, b: object) -> bool:
@@ -102,13 +117,22 @@ def _equal(a: object, b: object) -> bool:
 
 
 def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """M2: is the alias still where it was when the run started?"""
+    """M2: is the version that was used still the one that is registered, and is the alias still where it was?"""
     with connect(evidence.url) as connection:
         current = current_alias(connection, evidence.model.name, evidence.pipeline.model.alias)
-    if current is None or current.version != evidence.model.version:
+        registered = registered_digest(connection, evidence.model.name, evidence.model.version)
+    used = evidence.scorer.bundle.digest
+    if registered != used:
+        now = (
+            "is not registered any more" if registered is None else f"has the digest {registered[:12]} in the registry"
+        )
+        reason = f"version {evidence.model.version} {now}; the run scored with {used[:12]}"
+        yield check.finding(Verdict.FAIL, reason)
+    elif current is None or current.version != evidence.model.version:
         now = "nothing" if current is None else f"version {current.version}"
         reason = (
-            f"{evidence.pipeline.model.alias} moved to {now} during the run, which scored with {evidence.model.version}"
+            f"{evidence.pipeline.model.alias} moved to {now} during the run, which scored with {evidence.model.version}; the "
+            "next run takes the new one"
         )
         yield check.finding(Verdict.WARN, reason)
     else:
@@ -118,7 +142,10 @@ def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
 
 
 def model_environment(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """M3: are the libraries that compute and deserialise those of training?"""
+    """M3: are the libraries that compute and deserialise those of training?
+
+    What differs less than [model] environment allows warns: golden rows, which abort, are the proof then.
+    """
     bundle = evidence.scorer.bundle
     running = bundles.running_environment(bundle.estimator)
     level = evidence.pipeline.model.environment
@@ -130,20 +157,39 @@ def model_environment(evidence: Evidence, check: Check) -> Iterator[Finding]:
             'versions, or declare [model] environment = "major" if golden rows are proof enough'
         )
         yield check.finding(Verdict.FAIL, reason, **facts)
+        return
+    slight = bundles.environment_differences(bundle.environment, running, "exact")
+    if slight:
+        reason = f"other versions than in training, which golden rows decide about: {'; '.join(slight)}"
+        yield check.finding(Verdict.WARN, reason, **{**facts, "observed": float(len(slight))})
     else:
-        yield check.finding(Verdict.PASS, f"the libraries are those of training ({level})", **facts)
+        yield check.finding(Verdict.PASS, "the libraries are those of training", **facts)
 
 
 def model_golden(evidence: Evidence, check: Check) -> Iterator[Finding]:
-    """M4: do golden rows give the predictions that were recorded at registration?"""
-    result = bundles.replay_golden(
-        evidence.scorer.bundle, evidence.scorer.preprocess, evidence.pipeline.model.golden.atol
-    )
-    facts = {"n": result.compared, "fail_limit": evidence.pipeline.model.golden.atol}
+    """M4: do golden rows give the predictions that were recorded at registration?
+
+    From their recorded features always; from the database on, when the logic changed since training.
+    """
+    scorer, atol = evidence.scorer, evidence.pipeline.model.golden.atol
+    result = bundles.replay_golden(scorer.bundle, scorer.preprocess, atol)
+    facts = {"n": result.compared, "fail_limit": atol}
     if result.passed:
         yield check.finding(Verdict.PASS, f"{result.compared} golden rows as recorded", **facts)
     else:
         yield check.finding(Verdict.FAIL, f"golden rows are not as recorded: {result.worst}", **facts)
+    if not _logic_changed(evidence):
+        return
+    origin = evidence.pipeline.features.query.origin
+    rebuilt = bundles.replay_rebuilt(scorer.bundle, _rebuilt_rows(evidence), scorer.preprocess, atol)
+    told: dict[str, Any] = {"n": rebuilt.compared, "fail_limit": atol, "subject": origin}
+    if not rebuilt.compared:
+        yield check.finding(Verdict.SKIPPED, "no golden row is left in the database", **told)
+    elif rebuilt.passed:
+        yield check.finding(Verdict.PASS, f"{rebuilt.compared} golden rows built again as recorded", **told)
+    else:
+        reason = f"golden rows built again by {origin} are not as recorded: {rebuilt.worst}"
+        yield check.finding(Verdict.FAIL, reason, **told)
 
 
 def model_sentinels(evidence: Evidence, check: Check) -> Iterator[Finding]:
