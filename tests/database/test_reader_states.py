@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -505,3 +506,28 @@ def test_a_missed_schedule_is_known_before_anything_was_ever_published(database_
     assert world.one("SELECT state FROM predictions.items_for(7)")["state"] == "missing"
     assert world.rows("SELECT * FROM predictions.items") == []
     assert world.rows("SELECT * FROM predictions.items_usable") == []
+
+
+def test_views_that_an_earlier_prescore_made_are_made_anew_by_a_run_unless_a_reader_is_in_the_way(
+    database_url: str, tmp_path: Path
+) -> None:
+    world = _published(database_url, tmp_path)
+    grants = "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'predictions'::regnamespace ORDER BY 1"
+    world.execute("GRANT SELECT ON ALL TABLES IN SCHEMA predictions TO PUBLIC")
+    before = world.rows(grants)
+    world.execute(
+        "CREATE OR REPLACE VIEW predictions.items_usable AS SELECT id, p, label FROM prescore_rows.items WHERE false;"
+        "UPDATE prescore.pipelines SET views_digest = 'of an earlier prescore'"
+    )
+
+    def run() -> int:
+        assert world.score().status is Status.PUBLISHED
+        (count,) = world.rows("SELECT count(*) FROM predictions.items_usable")[0]
+        return int(count)
+
+    with closing(psycopg2.connect(psql_url(database_url))) as reader:
+        reader.cursor().execute("SELECT FROM predictions.items_usable")  # and the transaction stays open
+        assert run() == 0
+    assert run() == 30
+    assert world.rows(grants) == before
+    assert _read(world)["state"] == "fresh"
