@@ -99,8 +99,17 @@ CHECKS: tuple[Check, ...] = (
         ask=model.logic,
         when=Phase.GUARD,
         remedy="Restore the query, or train on what it returns now.",
+        followups=frozenset({Followup.RESCORE}),
     ),
-    Check(id="model.age", code="M1", class_=_C, on_fail=_FLAG, ask=model.model_age, when=Phase.GUARD),
+    Check(
+        id="model.age",
+        code="M1",
+        class_=_C,
+        on_fail=_FLAG,
+        ask=model.model_age,
+        when=Phase.GUARD,
+        followups=frozenset({Followup.RETRAIN}),
+    ),
     Check(
         id="source.age",
         code="S1",
@@ -175,6 +184,7 @@ CHECKS: tuple[Check, ...] = (
         ask=rows.population_size,
         when=Phase.POPULATION,
         remedy="Look at what [entity] query returns now.",
+        followups=frozenset({Followup.REFRESH_SOURCE}),
     ),
     Check(
         id="model.identity",
@@ -232,7 +242,15 @@ CHECKS: tuple[Check, ...] = (
         remedy="Mend what the reasons name, or train a model that accepts it.",
     ),
     Check(id="rows.orphaned", code="R3", class_=_G, on_fail=_HOLD, ask=rows.orphaned, when=Phase.ROWS),
-    Check(id="rows.skipped", code="R4", class_=_G, on_fail=_HOLD, ask=rows.skipped, when=Phase.ROWS),
+    Check(
+        id="rows.skipped",
+        code="R4",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=rows.skipped,
+        when=Phase.ROWS,
+        followups=frozenset({Followup.RESCORE}),
+    ),
     Check(
         id="input.nulls",
         code="D3",
@@ -391,7 +409,9 @@ CHECKS: tuple[Check, ...] = (
         followups=frozenset({Followup.INVESTIGATE}),
     ),
     Check(id="runs.hung", code="T2", class_=_C, on_fail=_TELL, ask=times.runs_hung, when=Phase.LAST),
-    Check(id="rows.age", code="R1", class_=_C, on_fail=_FLAG, ask=times.rows_age, when=Phase.LAST),
+    Check(
+        id="rows.age", code="R1", class_=_C, on_fail=_FLAG, ask=times.rows_age, when=Phase.LAST, followups=frozenset()
+    ),
     Check(
         id="checks.complete",
         code="T4",

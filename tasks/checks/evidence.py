@@ -107,13 +107,14 @@ class Check:
     class_: CheckClass
     #: What follows when it fails.
     on_fail: Disposition
-    #: Answers for one or more subjects.
+    #: Answers for one or more subjects. A gauge answers about each of its subjects whenever it can, good or bad: what it
+    #: answered before is how it persists and clears.
     ask: Callable[[Evidence, Check], Iterable[Finding]]
     when: Phase
     #: What to do when it does not pass, as a sentence; empty where the reason says it.
     remedy: str = ""
-    #: What has to happen next when it fails.
-    followups: frozenset[Followup] = frozenset()
+    #: What has to happen next when it fails: somebody finds out why, unless it is known what helps.
+    followups: frozenset[Followup] = frozenset({Followup.INVESTIGATE})
 
     def finding(self, verdict: Verdict, reason: str, **facts: object) -> Finding:
         """Return a finding of this check."""
