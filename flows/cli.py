@@ -40,6 +40,7 @@ COMMANDS = (
     reading.lookup,
     watching.watch,
     judging.report,
+    judging.replay,
     schedules.serve,
     schedules.deploy,
     runs.rollback,

@@ -1,4 +1,4 @@
-"""Commands that look back: report."""
+"""Commands that look back: report, replay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import PipelineName, settings_now
+from flows.commands.options import AsJson, PipelineName, settings_now
 
 
 def report(
@@ -28,3 +28,18 @@ def report(
     from flows.report import report as write
 
     typer.echo(write(settings_now(), pipeline, out=out, generations=generations, show_values=show_values))
+
+
+def replay(
+    pipeline: PipelineName,
+    contract: Annotated[
+        Path, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="A proposed pipeline.toml.")
+    ],
+    days: Annotated[int, typer.Option(min=1, max=3660, metavar="N", help="How many days to look back over.")] = 90,
+    as_json: AsJson = False,
+) -> None:
+    """Say how often a proposed contract would have warned, held and retrained, beside today's; nothing is written."""
+    from flows.replay import compare
+    from flows.show import show_replay
+
+    show_replay(compare(settings_now(), pipeline, contract, days=days), as_json=as_json)

@@ -8,6 +8,7 @@ from flows.show.models import show_models, show_registered, show_training, show_
 from flows.show.parts import as_program, print_json, say
 from flows.show.pipelines import show_checks, show_created
 from flows.show.quarantine import show_quarantine, show_release
+from flows.show.replays import show_replay
 from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "show_quarantine",
     "show_registered",
     "show_release",
+    "show_replay",
     "show_rollback",
     "show_run",
     "show_served",
