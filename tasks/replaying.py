@@ -351,6 +351,8 @@ def _as_served(served: _Served) -> Served:
         model_version=served.model_version,
         model=served.model,
         logic_digest="",
+        valid_since=0,
+        quarantined=(),
     )
 
 

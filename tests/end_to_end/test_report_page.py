@@ -13,7 +13,7 @@ from flows.report import report
 from tasks import timeline
 from tasks.database import connect
 from tasks.health import PipelineNeverRan
-from tasks.publishing import rollback
+from tasks.rollback import rollback
 from tasks.runs import Trigger
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 from tests.unit.test_page import Page
