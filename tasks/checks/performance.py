@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checks.comparison import comparison
 from tasks.checks.evidence import Check, Evidence
 from tasks.cohorts import LABELS_TIMEOUT, Cohort, SeveralLabels, read_cohort
 from tasks.database import connect
@@ -22,7 +23,7 @@ from tasks.freshness import Finding, Followup, Verdict, describe
 from tasks.performance import ESTIMATES, METRICS, Calibration, Measured, Metric, ScoreHistogram, calibration, measure
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
-from tasks.profiles import ModelProfile, clean_runs, read_profiles
+from tasks.profiles import ModelProfile
 from tasks.publishing import grace
 from tasks.transport import StatementFailed, open_snapshot_session
 
@@ -34,9 +35,8 @@ LEAST_LABELS = 200
 #: How far the calibration error may be above that of the hold-out: warn, fail.
 CALIBRATION_LIMITS = (0.02, 0.05)
 
-#: Earlier runs that say what is usual, and how many of them are looked at. Three standard deviations of fewer are no limit.
+#: Earlier runs from which on they say what is usual: three standard deviations of fewer are no limit.
 LEAST_PAST = 14
-MOST_PAST = 28
 
 #: Checks whose failure makes an estimate from scores worthless.
 _SPOILS_ESTIMATE = frozenset({"performance.calibration", "input.range"})
@@ -240,22 +240,11 @@ def _promised(metric: Metric, histogram: ScoreHistogram | None) -> float | None:
 
 
 def _past_estimates(evidence: Evidence, metric: Metric, output: Output) -> list[float]:
-    """Return what the scores of earlier clean full runs of this model version promised."""
-    with connect(evidence.url, "prescore check") as connection:
-        run_ids = clean_runs(
-            connection,
-            evidence.pipeline.name,
-            mode=Mode.FULL,
-            model_version=evidence.model.version,
-            before=evidence.snapshot.as_of,
-            limit=MOST_PAST,
-        )
-        profiles = read_profiles(connection, run_ids)
-    found = [
-        _promised(metric, ScoreHistogram.of_run(profile.outputs[output.name]))
-        for profile in profiles.values()
-        if output.name in profile.outputs
-    ]
+    """Return what the scores of recent clean full runs of this model version promised; the newest two are left out."""
+    compared = comparison(evidence)
+    history = () if compared is None else compared.usual.history
+    counts = [profile.outputs[output.name] for profile in history if output.name in profile.outputs]
+    found = [_promised(metric, ScoreHistogram.of_run(counted)) for counted in counts]
     return [value for value in found if value is not None]
 
 
