@@ -1,5 +1,7 @@
 -- List the runs that show what is usual, the newest first: published by a schedule or a recovery, neither undone nor
 -- quarantined, nothing waived, no guard that warned or failed, and with a profile in the bins of this model version.
+-- Warnings about the model itself (other libraries, columns it does not know, edited SQL with the same features) stand until
+-- it is trained again and say nothing about the data of a run: they disqualify none.
 -- Parameters: pipeline (text), mode (full or incremental), model_version (integer), before (timestamptz, of as_of), slot
 -- (weekday, hour, hour_of_week, month, or NULL for all), timezone (IANA name), limit (bigint). Grain: one row per run.
 SELECT r.run_id
@@ -29,7 +31,10 @@ WHERE r.pipeline = :pipeline
                   WHERE h.pipeline = r.pipeline AND g.generation_id = ANY (h.quarantined))
   AND NOT EXISTS (SELECT FROM prescore.checks AS c
                   WHERE c.run_id = r.run_id
-                    AND (c.waived OR (c.class = 'guard' AND c.effective IN ('warn', 'fail'))))
+                    AND (c.waived
+                         OR (c.class = 'guard' AND c.effective = 'fail')
+                         OR (c.class = 'guard' AND c.effective = 'warn'
+                             AND c.check_id NOT IN ('model.environment', 'schema', 'logic'))))
   AND EXISTS (SELECT FROM prescore.profiles AS p WHERE p.run_id = r.run_id)
 ORDER BY r.as_of DESC, r.run_id DESC
 LIMIT :limit
