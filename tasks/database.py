@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -30,6 +31,9 @@ SESSION = (
     "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 "
     "-c standard_conforming_strings=on -c client_min_messages=warning"
 )
+
+# How long a statement may take on connections that are made within limit_statements.
+_STATEMENT_SECONDS: ContextVar[float | None] = ContextVar("statement seconds", default=None)
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -99,12 +103,28 @@ def describe_url(url: str) -> str:
     return f"database {parsed.database or '?'} on {host}" + (f":{parsed.port}" if parsed.port else "")
 
 
+@contextmanager
+def limit_statements(seconds: float) -> Iterator[None]:
+    """Let PostgreSQL cancel every statement that takes longer, on each connection that is made within."""
+    before = _STATEMENT_SECONDS.set(seconds)
+    try:
+        yield
+    finally:
+        _STATEMENT_SECONDS.reset(before)
+
+
+def session_options() -> str:
+    """Return the settings that a connection begins with, as libpq's options take them."""
+    seconds = _STATEMENT_SECONDS.get()
+    return SESSION if seconds is None else f"{SESSION} -c statement_timeout={max(1, round(seconds * 1000))}"
+
+
 def engine(url: str, application_name: str = "prescore") -> sa.Engine:
     """Return an engine without a pool: each connection is made once and never silently made again."""
     options = {
         **KEEPALIVES,
         "application_name": application_name,
-        "options": SESSION,
+        "options": session_options(),
         "connect_timeout": CONNECT_SECONDS,
     }
     # Without looking up hstore on every connection: no statement of ours reads one.

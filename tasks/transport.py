@@ -17,7 +17,7 @@ from adbc_driver_postgresql import dbapi as adbc
 
 from tasks import columns as type_table
 from tasks.columns import Column, SchemaDiffers
-from tasks.database import KEEPALIVES, SESSION, DatabaseUnreachable, libpq_url, literal, quote
+from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, quote, session_options
 from tasks.errors import PrescoreError
 from tasks.interrupts import interruptibly, let_python_answer
 
@@ -142,7 +142,7 @@ class Session:
 def open_session(url: str, application_name: str = "prescore data") -> Iterator[Session]:
     """Open an ADBC connection that speaks the session settings of prescore; close it at the end."""
     parameters = urlencode(
-        {**KEEPALIVES, "application_name": application_name, "options": SESSION}, quote_via=quote_plus
+        {**KEEPALIVES, "application_name": application_name, "options": session_options()}, quote_via=quote_plus
     )
     base = libpq_url(url)
     address = f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"

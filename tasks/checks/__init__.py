@@ -12,14 +12,16 @@ from contextlib import suppress
 
 from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, times, values
 from tasks.checks.evidence import Check, Evidence, Phase
+from tasks.database import limit_statements
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.transport import StatementFailed
 
 logger = logging.getLogger(__name__)
 
 
-#: Seconds that a statement of a check may take in the snapshot of the run. A check asks for counts and a watermark, which
-#: one pass over a table answers; what takes five minutes waits for a lock or reads what no check is meant to.
+#: Seconds that a statement of a check may take, in the snapshot of the run and on connections of its own. A check asks for
+#: counts and a watermark, which one pass over a table answers; what takes five minutes waits for a lock, or reads what no
+#: check is meant to.
 STATEMENT_SECONDS = 300.0
 
 _CANCELLED = "57014"
@@ -48,7 +50,8 @@ def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
     with suppress(StatementFailed):
         evidence.session.execute(f"SET LOCAL statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
     try:
-        return list(check.ask(evidence, check)) or [check.finding(Verdict.SKIPPED, "there is nothing to look at")]
+        with limit_statements(STATEMENT_SECONDS):
+            return list(check.ask(evidence, check)) or [check.finding(Verdict.SKIPPED, "there is nothing to look at")]
     except Exception as error:
         logger.exception("check %s could not be asked", check.id)
         with suppress(StatementFailed):  # what failed ended the transaction, and the snapshot with it, but for this
@@ -58,10 +61,12 @@ def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
 
 def _cause(error: Exception) -> str:
     """Return why a check could not be asked, without values of the data."""
-    if isinstance(error, StatementFailed):
-        late = f"a statement took longer than {STATEMENT_SECONDS:.0f} s"
-        return late if error.sqlstate == _CANCELLED else error.cause
-    return type(error).__name__
+    code = (
+        error.sqlstate if isinstance(error, StatementFailed) else getattr(getattr(error, "orig", None), "pgcode", None)
+    )
+    if code == _CANCELLED:
+        return f"a statement took longer than {STATEMENT_SECONDS:g} s"
+    return error.cause if isinstance(error, StatementFailed) else type(error).__name__
 
 
 _G, _S, _C = CheckClass.GUARD, CheckClass.GAUGE, CheckClass.CLOCK

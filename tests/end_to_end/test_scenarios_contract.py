@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.score import RunSummary
 from tasks import checks
 from tasks.checks import Check, Evidence, Phase, times
+from tasks.database import connect, raw_execute
 from tasks.errors import UsageError
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.health import read_health
 from tasks.lookup import look_up
 from tasks.population import Mode
-from tasks.publishing import rollback
+from tasks.rollback import rollback
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings
 from tasks.waivers import WaiverRefused
@@ -173,12 +175,19 @@ def test_a_check_that_raises_or_takes_too_long_is_unknown_and_fails_the_third_ti
         evidence.session.table("SELECT 1 / (id - id) AS x FROM public.items")
         yield check.finding(Verdict.PASS, "divided")
 
+    def sleeps_elsewhere(evidence: Evidence, check: Check) -> Iterator[Finding]:
+        with connect(evidence.url) as connection:
+            raw_execute(connection, "SELECT 1")
+            connection.execute(sa.text("SELECT pg_sleep(30)"))
+        yield check.finding(Verdict.PASS, "awake")
+
     facts: dict[str, Any] = {"class_": CheckClass.GAUGE, "on_fail": Disposition.HOLD, "when": Phase.GUARD}
     broken = (
         Check(id="drift.input", code="D1", ask=sleeps, **facts),
         Check(id="drift.inputs", code="D1", ask=divides, **facts),
+        Check(id="drift.output", code="D4", ask=sleeps_elsewhere, **facts),
     )
-    kept = tuple(check for check in checks.CHECKS if check.id not in {"drift.input", "drift.inputs"})
+    kept = tuple(check for check in checks.CHECKS if check.id not in {"drift.input", "drift.inputs", "drift.output"})
     monkeypatch.setattr(checks, "CHECKS", (*broken, *kept))
     monkeypatch.setattr(checks, "STATEMENT_SECONDS", 0.2)
 
@@ -189,11 +198,12 @@ def test_a_check_that_raises_or_takes_too_long_is_unknown_and_fails_the_third_ti
     assert (late["verdict"], late["effective"], late["reason"]) == (
         "unknown",
         "warn",
-        "could not be asked: a statement took longer than 0 s",
+        "could not be asked: a statement took longer than 0.2 s",
     )
+    assert checked(world, first, "drift.output")["reason"] == late["reason"]
     assert (raised["verdict"], raised["reason"]) == ("unknown", "could not be asked: division by zero")
     others = world.rows(f"SELECT check_id FROM prescore.checks WHERE run_id = {first.run_id} AND verdict = 'unknown'")
-    assert sorted(others) == [("drift.input",), ("drift.inputs",)]
+    assert sorted(others) == [("drift.input",), ("drift.inputs",), ("drift.output",)]
     assert checked(world, first, "checks.complete")["verdict"] == "pass"
     # A person's run in between counts for itself, and is not remembered.
     assert world.score(full=True).verdict == "warn"
@@ -207,7 +217,7 @@ def test_a_check_that_raises_or_takes_too_long_is_unknown_and_fails_the_third_ti
     assert state(world) == "expired"
     inverted = world.score(full=True, trigger=Trigger.SCHEDULED)
     assert (inverted.status, inverted.verdict, state(world)) == (Status.PUBLISHED, "fail", "aging")
-    assert "It was not held for drift.input, drift.inputs" in inverted.message
+    assert "It was not held for drift.input, drift.inputs, drift.output" in inverted.message
 
 
 def test_what_cannot_be_answered_at_the_end_is_unknown_too(
