@@ -28,6 +28,7 @@ import numpy as np
 import psycopg2
 
 from tasks import embedded, migrations
+from tasks.quarantine import quarantine, release
 from tests.conftest import psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
@@ -35,6 +36,7 @@ LOOKUPS = {
     "bare": "SELECT p, label FROM {storage} WHERE id = :id",
     "partitioned": "SELECT p, label FROM prescore_rows.items WHERE id = :id AND storage_id = {storage_id}",
     "view": "SELECT p, label, state FROM predictions.items WHERE id = :id",
+    "bare, all columns": "SELECT * FROM {storage} WHERE id = :id",
     "view, all columns": "SELECT * FROM predictions.items WHERE id = :id",
     "usable": "SELECT p, label FROM predictions.items_usable WHERE id = :id",
     "function": "SELECT p, label, state FROM predictions.items_for(:id)",
@@ -139,6 +141,20 @@ def report(world: World, rows: int, seconds: float) -> None:
         print(f"{name:<22}{time_scan(world, statement):>9.1f} ms")
 
 
+def time_quarantine(world: World) -> None:
+    """Print how long a quarantine of the incremental generation takes, its release, and one of the full generation."""
+    full, changed = (row[0] for row in world.rows("SELECT generation_id FROM prescore.generations ORDER BY 1"))
+    for what, act in (
+        ("quarantine, a part", lambda: quarantine(world.url, "items", changed, "a benchmark")),
+        ("its release", lambda: release(world.url, "items", changed)),
+        ("quarantine, the rest", lambda: quarantine(world.url, "items", full, "a benchmark")),
+        ("its release", lambda: release(world.url, "items", full)),
+    ):
+        begun = time.perf_counter()
+        act()
+        print(f"{what:<24}{1000 * (time.perf_counter() - begun):>7.0f} ms")
+
+
 def main() -> None:
     """Publish, then time every kind of read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,6 +167,8 @@ def main() -> None:
     with publication(options.rows, options.postgres, options.changed) as world:
         sys.stderr.write("published\n")
         report(world, options.rows, options.seconds)
+        if options.changed:
+            time_quarantine(world)
 
 
 if __name__ == "__main__":
