@@ -646,7 +646,7 @@ SELECT p.pipeline,
            WHEN 'aging' THEN CASE WHEN h.verdict <> 'pass' THEN least(g.clock_at, h.aging_at, h.model_aging_at)
                                   ELSE least(h.aging_at, h.model_aging_at) END
            WHEN 'fresh' THEN g.clock_at
-           WHEN 'quarantined' THEN g.quarantined_at
+           WHEN 'quarantined' THEN coalesce(b.quarantined_at, g.quarantined_at)
        END AS state_since,
        g.run_id AS served_run_id,
        coalesce(w.waived_checks, '{}') AS waived_checks,
@@ -656,11 +656,16 @@ SELECT p.pipeline,
 FROM prescore.pipelines AS p
 CROSS JOIN (SELECT prescore.clock() AS now) AS c
 LEFT JOIN prescore.head AS h ON h.pipeline = p.pipeline
+LEFT JOIN LATERAL (
+    SELECT max(q.quarantined_at) AS quarantined_at
+    FROM prescore.generations AS q
+    WHERE q.generation_id = ANY (h.quarantined) AND q.mode = 'full'
+) AS b ON true
 CROSS JOIN LATERAL (
     SELECT CASE
                WHEN h.pipeline IS NULL THEN 'missing'
-               WHEN h.generation_id = ANY (h.quarantined) THEN 'quarantined'
-               WHEN c.now < h.data_as_of - interval '5 minutes' THEN 'clock_error'
+               WHEN h.generation_id = ANY (h.quarantined) OR b.quarantined_at IS NOT NULL THEN 'quarantined'
+               WHEN c.now < greatest(h.data_as_of, h.as_of) - interval '5 minutes' THEN 'clock_error'
                WHEN c.now >= h.expires_at THEN 'expired'
                WHEN c.now >= least(h.stale_at, h.model_stale_at) THEN 'stale'
                WHEN c.now >= least(h.aging_at, h.model_aging_at) OR h.verdict <> 'pass' THEN 'aging'

@@ -27,6 +27,7 @@ from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, mak
 START = datetime(2040, 1, 15, 12, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 SERVE = '\n[serve]\naging_after = "1h"\nstale_after = "2h"\nserve_stale_for = "3h"\n'
 SKEW = timedelta(minutes=5)
 
@@ -259,6 +260,12 @@ def test_an_old_model_lowers_the_state_to_aging_then_stale_and_never_further(
     assert _states(world, turn, 7) == [after]
     assert _read(world)["aging_at" if days == 30 else "stale_at"] == turn
     assert world.one("SELECT state FROM prescore.pipeline_health")["state"] == after
+    # A reader's own bound counts from there, too.
+    bounded = "SELECT state FROM predictions.items_for(7, max_stale => interval '10 minutes')"
+    if days == 60:
+        for at, state in ((turn + 10 * MINUTE - TICK, "stale"), (turn + 10 * MINUTE, "expired")):
+            world.set_clock(at)
+            assert world.one(bounded)["state"] == state
     assert _states(world, START + 5 * HOUR - TICK, 7) == ["stale"]
     assert _states(world, START + 5 * HOUR, 7) == ["expired"]
 
@@ -531,3 +538,21 @@ def test_views_that_an_earlier_prescore_made_are_made_anew_by_a_run_unless_a_rea
     assert run() == 30
     assert world.rows(grants) == before
     assert _read(world)["state"] == "fresh"
+
+
+def test_a_clock_that_is_wrong_by_the_run_or_by_its_data_is_told_alike_everywhere(
+    database_url: str, tmp_path: Path
+) -> None:
+    world = _published(database_url, tmp_path)
+    # Data that is older than the run, as with a source: the run's own instant is the later one.
+    world.execute(f"UPDATE prescore.head SET data_as_of = TIMESTAMPTZ '{START - 30 * MINUTE}'")
+    for at, state in (
+        (START - SKEW - TICK, "clock_error"),
+        (START - SKEW, "fresh"),
+        (START + 30 * MINUTE - TICK, "fresh"),
+    ):
+        assert _states(world, at, 7) == [state]
+        assert world.one("SELECT state FROM prescore.pipeline_health")["state"] == state, at
+    # Its age counts from the data: a limit is reached half an hour sooner than by the run.
+    assert _states(world, START + 30 * MINUTE, 7) == ["aging"]
+    assert (_read(world)["aging_at"], _read(world)["age"]) == (START + 30 * MINUTE, HOUR)

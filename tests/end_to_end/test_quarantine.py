@@ -158,7 +158,15 @@ def test_a_full_generation_that_cannot_give_way_is_hidden_and_the_next_run_score
     assert (done.effect, done.masked) == (Effect.MASKED, ROWS)
     assert "no publication before it" in done.kept_because
     assert len(_hidden(world)) == ROWS
+    since = world.one("SELECT quarantined_at FROM prescore.quarantines")["quarantined_at"]
     assert world.one("SELECT state FROM prescore.pipeline_health")["state"] == "quarantined"
+    # Also when an incremental run has published on top of it since: most rows are what it scored.
+    assert release(world.url, "items", first).shown == ROWS
+    _publish(world, 1, changed="id = 1")
+    quarantine(world.url, "items", first, BAD)
+    assert len(_hidden(world)) == ROWS - 1
+    health = world.one("SELECT state, state_since FROM prescore.pipeline_health")
+    assert (health["state"], health["state_since"] > since) == ("quarantined", True)
 
     world.set_clock(START + 10 * MINUTE)
     second = world.score()
