@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pyarrow as pa
+from psycopg2.extras import execute_values
 
 from tasks import embedded, migrations, registry
-from tasks.database import connect
+from tasks.database import connect, libpq_url
 from tasks.profiles import ModelProfile
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings
@@ -81,11 +83,10 @@ def _load(world: World, shop: Shop, day: int, entities: int) -> None:
     rows = table(shop.day(day, entities=entities))
     rows = rows.add_column(0, "id", pa.array(range(1, entities + 1), pa.int64()))
     world.execute("TRUNCATE public.customers")
-    insert: Any = rows.to_pylist()
-    with connect(world.url) as connection:
-        from psycopg2.extras import execute_values
-
-        with connection.connection.cursor() as cursor:  # type: ignore[attr-defined]
-            statement = f"INSERT INTO public.customers ({', '.join(['id', *NAMES])}) VALUES %s"
-            execute_values(cursor, statement, [tuple(row.values()) for row in insert], page_size=1_000)
-        connection.commit()
+    statement = f"INSERT INTO public.customers ({', '.join(['id', *NAMES])}) VALUES %s"
+    connection: Any = psycopg2.connect(libpq_url(world.url))
+    try:
+        with connection, connection.cursor() as cursor:
+            execute_values(cursor, statement, [tuple(row.values()) for row in rows.to_pylist()], page_size=1_000)
+    finally:
+        connection.close()
