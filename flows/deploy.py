@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from flows import deployed
+from flows.automations import bring_automations, remove_automations, remove_orphans
 from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
 from tasks.errors import DeploymentRefused, PrefectUnreachable, UsageError, WorkPoolRefused
 from tasks.settings import Settings
@@ -77,6 +78,8 @@ def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool
         created = ensure_pool(client, pool, create=create_pool)
         done = tuple(put(client, deployment, pool) for deployment in wanted.deployments)
         unknown = [] if name is not None else _strangers(client, wanted, pool)
+        if name is None:
+            remove_orphans(client)
     return DeploySummary(
         server=server,
         pool=pool,
@@ -124,7 +127,7 @@ def ensure_pool(client: SyncPrefectClient, name: str, *, create: bool) -> bool:
 
 
 def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None, *, guest: bool = False) -> Deployed:
-    """Bring one deployment to the server; one that is there as it is wanted is not touched, its pauses included.
+    """Bring one deployment and its automations to the server; what is there as it is wanted is not touched, pauses included.
 
     ``pool`` None makes a deployment for `prescore serve`, ``guest`` one for a serve on the server of somebody else.
 
@@ -147,6 +150,8 @@ def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None, *, 
                 flow_id=flow_id, name=deployment.pipeline, schedules=schedules, **fields
             )
             done = "created" if there is None else "updated"
+        if bring_automations(client, deployment, deployment_id) and done == "unchanged":
+            done = "updated"
     except (httpx.HTTPStatusError, ValidationError) as error:
         raise DeploymentRefused(deployment.name, _reason(error), "Correct [schedule] in its pipeline.toml.") from error
     return Deployed(
@@ -191,10 +196,14 @@ def tagged(client: SyncPrefectClient) -> list[tuple[str, DeploymentResponse]]:
 
 
 def _strangers(client: SyncPrefectClient, wanted: Plan, pool: str) -> list[str]:
+    """Return what is in the pool without a pipeline here, without the automations that would start it."""
     known = {deployment.name for deployment in wanted.deployments} | {
         f"{flow}/{error.pipeline}" for error in wanted.broken for flow in _FLOWS
     }
-    return sorted(name for name, there in tagged(client) if name not in known and there.work_pool_name == pool)
+    found = {name: there.id for name, there in tagged(client) if name not in known and there.work_pool_name == pool}
+    for deployment_id in found.values():
+        remove_automations(client, deployment_id)
+    return sorted(found)
 
 
 def _schedules(deployment: Deployment, there: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:

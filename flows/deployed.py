@@ -13,16 +13,19 @@ from typing import Annotated, Any
 from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows import score as scoring
 from flows import train as training
-from tasks import report
+from tasks import events, report
 from tasks.database import resolve_url
 from tasks.deployments import is_full
 from tasks.errors import PrescoreError
+from tasks.events import Ended, Seen
 from tasks.page import Picture
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings
@@ -81,6 +84,7 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     """
     log_into_run()
     settings, watch, begun = read_settings(), Stopwatch(), time.monotonic()
+    before = _see(settings, params.pipeline)
     try:
         summary = scoring.score(
             settings,
@@ -93,8 +97,10 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     except Exception as error:
         reason = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
         _leave_report(settings, params.pipeline, watch, since=begun, refused=reason)
+        _emit_events(settings, params.pipeline, before, Ended(status=Status.FAILED))
         raise
     _leave_report(settings, params.pipeline, watch, run_id=summary.run_id)
+    _emit_events(settings, params.pipeline, before, _ended(summary))
     if summary.status not in {Status.PUBLISHED, Status.SKIPPED}:
         return Failed(message=summary.message)
     result = {
@@ -168,16 +174,52 @@ def _pictures(url: str, pipeline: str) -> tuple[Picture, ...]:
         return ()
 
 
+def _see(settings: Settings, pipeline: str) -> Seen | None:
+    """Return what readers are told now; None when the database does not say."""
+    try:
+        return events.see(resolve_url(settings), pipeline)
+    except (PrescoreError, SQLAlchemyError) as error:
+        logger.warning("what readers are told is not known: %s", type(error).__name__)
+        return None
+
+
+def _ended(summary: scoring.RunSummary) -> Ended:
+    alarming = [finding for finding in summary.findings if finding.alarming]
+    return Ended(
+        status=summary.status,
+        run_id=summary.run_id,
+        followups=summary.followups,
+        checks=[f"{finding.code} {finding.label}" for finding in alarming],
+    )
+
+
+def _emit_events(settings: Settings, pipeline: str, before: Seen | None, ended: Ended) -> None:
+    """Send what follows from the run, for automations and whoever listens; a failing server changes nothing about the run."""
+    after = _see(settings, pipeline)
+    if before is None or after is None:
+        return
+    for event in events.follow(pipeline, before, after, ended):
+        try:
+            emit_event(event=event.name, resource=event.resource, payload=event.payload)
+        except Exception as error:  # whatever keeps the server from taking it, the run is what counts
+            logger.warning("event %s could not be sent: %s", event.name, type(error).__name__)
+
+
 def _in_a_run(record: logging.LogRecord) -> bool:
     """Keep back what a thread of its own says, as the heartbeat does: Prefect warns of messages without a run."""
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
 def _trigger() -> Trigger:
-    """A run that Prefect made from a schedule is scheduled; any other was asked for by somebody."""
+    """What started the run: a schedule; an automation, which makes up for missed ones; else somebody asked for it."""
     context = FlowRunContext.get()
-    made_by_schedule = context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
-    return Trigger.SCHEDULED if made_by_schedule else Trigger.MANUAL
+    made = None if context is None else context.flow_run
+    if made is None:
+        return Trigger.MANUAL
+    if made.auto_scheduled:
+        return Trigger.SCHEDULED
+    by_automation = made.created_by is not None and made.created_by.type == "AUTOMATION"
+    return Trigger.RECOVERY if by_automation else Trigger.MANUAL
 
 
 def _made_by_full_schedule() -> bool:

@@ -32,6 +32,7 @@ from prefect.runner import Runner
 from prefect.states import Crashed
 from rich.console import Console
 
+from flows.automations import remove_automations, remove_orphans
 from flows.deploy import Deployed, open_client, put, tagged
 from tasks.deployments import GUEST, Plan, plan
 from tasks.errors import DeploymentRefused, PrescoreError
@@ -110,9 +111,11 @@ def remove_gone(client: SyncPrefectClient, wanted: Plan) -> None:
     known = {deployment.name for deployment in wanted.deployments}
     for name, there in tagged(client):
         if name not in known and there.work_pool_name is None and GUEST not in there.tags:
+            remove_automations(client, there.id)
             with suppress(ObjectNotFound):
                 client.delete_deployment(there.id)
             tell(f"{name} has no pipeline any more: its deployment was removed.")
+    remove_orphans(client)
 
 
 def end_abandoned(client: SyncPrefectClient, deployed: list[Deployed]) -> None:

@@ -117,7 +117,7 @@ def score(
         with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
             return replace(_score_in(run, asked, waiver, watch), timings=watch.timings())
     except RunInProgress as met:
-        if trigger is not Trigger.SCHEDULED:
+        if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
         run_id = runs.skip(url, pipeline, asked, str(met))
         return RunSummary(

@@ -1,17 +1,17 @@
 """Deployments: what a Prefect server is to know of a pipeline, told without Prefect.
 
 A pipeline that is scored is the deployment ``score/<pipeline>`` with its own schedules; one with [training] is also
-``train/<pipeline>``, which somebody starts.
+``train/<pipeline>``, which somebody starts, or an automation when a run asks for a new version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from tasks import schedule
+from tasks import events, schedule
 from tasks.errors import PipelineInvalid
 from tasks.pipeline import Pipeline, find_pipeline, pipeline_names
 from tasks.settings import Settings
@@ -20,6 +20,10 @@ from tasks.settings import Settings
 TAG = "prescore"
 #: The further tag of what a `prescore serve` runs that uses the server of somebody else, who leaves it alone.
 GUEST = "prescore-guest"
+#: How the name of each automation of prescore begins.
+AUTOMATION = "prescore: "
+# What comes to pass between the end of a run and the event that tells of it, and how late Prefect starts one.
+_LEEWAY = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,33 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Automation:
+    """What starts a deployment besides its schedules: an event, or that none came for so long."""
+
+    #: It begins with AUTOMATION, by which it is known again.
+    name: str
+    description: str
+    expect: tuple[str, ...]
+    match: Mapping[str, str]
+    #: Seconds without any of the events after which it starts; None: it starts with the event.
+    absent_for: int | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Return it as prefect.yaml writes a trigger of a deployment."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "type": "event",
+            "posture": "Reactive" if self.absent_for is None else "Proactive",
+            "expect": list(self.expect),
+            "match": dict(self.match),
+            "threshold": 1,
+            "within": self.absent_for or 0,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """A flow for one pipeline: what somebody starts from Prefect's page, and what its scheduler starts."""
 
@@ -47,6 +78,7 @@ class Deployment:
     pipeline: str
     description: str
     schedules: tuple[Planned, ...] = ()
+    automations: tuple[Automation, ...] = ()
 
     @property
     def name(self) -> str:
@@ -107,12 +139,19 @@ def deployments_of(pipeline: Pipeline) -> tuple[Deployment, ...]:
         *_planned(pipeline, "incremental", declared.incremental, {}),
     ]
     scored = Deployment(
-        flow="score", pipeline=pipeline.name, description=pipeline.description, schedules=tuple(planned)
+        flow="score",
+        pipeline=pipeline.name,
+        description=pipeline.description,
+        schedules=tuple(planned),
+        automations=_recovery(pipeline),
     )
     if pipeline.training is None:
         return (scored,)
     trained = Deployment(
-        flow="train", pipeline=pipeline.name, description=f"Trains the model of {pipeline.name}. Somebody starts it."
+        flow="train",
+        pipeline=pipeline.name,
+        description=f"Trains the model of {pipeline.name}. Somebody starts it, or a run that asks for a new version.",
+        automations=(_retraining(pipeline),),
     )
     return (scored, trained)
 
@@ -120,6 +159,36 @@ def deployments_of(pipeline: Pipeline) -> tuple[Deployment, ...]:
 def is_full(slug: str) -> bool:
     """Say whether a schedule of this name makes full runs."""
     return slug.partition("-")[0] == "full"
+
+
+def _retraining(pipeline: Pipeline) -> Automation:
+    """What trains a candidate when a run asks for one; promoting it stays a decision of its own."""
+    return Automation(
+        name=f"{AUTOMATION}train {pipeline.name} when a run asks for it",
+        description="Trains a candidate; it is used once somebody promotes it.",
+        expect=(events.RETRAIN,),
+        match={"prefect.resource.id": events.RESOURCE + pipeline.name},
+    )
+
+
+def _recovery(pipeline: Pipeline) -> tuple[Automation, ...]:
+    """What makes up for scheduled runs that did not happen: no run ended, well or badly, for longer than any two ticks apart."""
+    declared = pipeline.schedule
+    crons = (*declared.full, *declared.incremental)
+    if not crons:
+        return ()
+    graces = [grace for mode in ("full", "incremental") if (grace := declared.grace_for(mode)) is not None]
+    longest = schedule.period(crons, declared.timezone) + min(graces) + _LEEWAY
+    return (
+        Automation(
+            name=f"{AUTOMATION}score {pipeline.name} when its schedule was missed",
+            description="No run ended for longer than its schedules leave between two.",
+            expect=tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Skipped", "Failed")),
+            # The flow runs of this pipeline, by the name that the flow gives them.
+            match={"prefect.resource.id": "prefect.flow-run.*", "prefect.resource.name": f"score {pipeline.name}"},
+            absent_for=int(longest.total_seconds()),
+        ),
+    )
 
 
 def _planned(pipeline: Pipeline, kind: str, crons: Sequence[str], given: Mapping[str, Any]) -> list[Planned]:

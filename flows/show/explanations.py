@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 
 from rich import box
 from rich.console import Console
@@ -89,8 +91,10 @@ def _print_finding(console: Console, finding: Stored) -> None:
     word = "unknown" if finding.verdict == "unknown" else finding.effective
     head = Text.assemble((f"  {word:8}", _STYLES.get(word, "")), f"{finding.label} ({finding.code}): {finding.reason}")
     console.print(head, soft_wrap=True)
-    for line in [*_details(finding), _waiver(finding), f"What to do: {remedy_of(finding.check_id)}"]:
-        if line and line != "What to do: ":
+    # What could not be answered and counts against nobody asks for nothing.
+    remedy = remedy_of(finding.check_id) if finding.waived or finding.effective in {"warn", "fail"} else ""
+    for line in [*_details(finding), _waiver(finding), f"What to do: {remedy}" if remedy else ""]:
+        if line:
             console.print(Text(f"          {line}", style="dim" if not line.startswith("What") else ""), soft_wrap=True)
 
 
@@ -113,15 +117,22 @@ def _details(finding: Stored) -> list[str]:
     ]
 
 
-def _numbers(found: Stored | Answer) -> str:
-    unit = f" {found.unit}" if found.unit else ""
+def _numbers(found: Stored) -> str:
     parts = [
-        "" if found.observed is None else f"observed {found.observed:,.4g}{unit}",
-        "" if found.warn_limit is None else f"warns at {found.warn_limit:,.4g}",
-        "" if found.fail_limit is None else f"fails at {found.fail_limit:,.4g}",
+        "" if found.observed is None else f"observed {_number(found.observed, found.unit)}",
+        "" if found.warn_limit is None else f"warns at {_number(found.warn_limit, found.unit)}",
+        "" if found.fail_limit is None else f"fails at {_number(found.fail_limit, found.unit)}",
         "" if found.n is None else f"n {found.n:,}",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _number(value: float, unit: str | None) -> str:
+    """Return a number with its unit: lengths of time in words, others with four digits that count."""
+    if unit == "s" and math.isfinite(value):
+        return span(timedelta(seconds=value))
+    written = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{written} {unit}" if unit else written
 
 
 def _waiver(finding: Stored) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
+    from prefect.events.schemas.automations import Automation
 
 # One worker starts the one server.
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -132,6 +133,17 @@ class Server:
         return self.client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
         )
+
+    def automations(self) -> list[Automation]:
+        """Return the automations of prescore for pipelines that serve does not run."""
+        found = self.client.read_automations()
+        return [each for each in found if each.name.startswith("prescore: ") and "nightly_items" not in each.name]
+
+    def events(self, pipeline: str, name: str) -> list[dict[str, Any]]:
+        """Return the events of a name that were told of a pipeline."""
+        only = {"event": {"name": [name]}, "resource": {"id": [f"prescore.pipeline.{pipeline}"]}}
+        answer = self.client.request("POST", "/events/filter", json={"filter": only, "limit": 50})
+        return list(answer.raise_for_status().json()["events"])
 
     def make_due(self, deployment_id: UUID, days: int = 1) -> FlowRun:
         """Let the server's scheduler make the runs of the last days, which are due, and return the first of them."""
@@ -702,6 +714,69 @@ def test_a_step_gives_prefect_neither_its_arguments_nor_its_result(server: Serve
     assert not server.holds("hush-3b8d55")
 
 
+def test_a_run_tells_what_follows_and_an_automation_trains_that_pipeline_alone(world: World, server: Server) -> None:
+    from flows.deploy import deploy
+
+    trained = PIPELINE_TOML + '\n[schedule]\nfull = "1 1 1 1 *"\n[training]\nlabels = "labels.sql"\n'
+    labels = {"labels.sql": "SELECT id, updated_at AS as_of, 1 AS label FROM public.items, run"}
+    pipelines = [make_pipeline(world, name, toml=trained, files=labels) for name in ("olden", "other")]
+    deploy(world.settings, None, pool="crowd", create_pool=True)
+    automations = {each.name: each for each in server.automations()}
+    for automation in automations.values():
+        if automation.name == "prescore: score other when its schedule was missed":
+            server.client.pause_automation(automation.id)
+    make_model(world, pipelines[0], train_data_until=datetime.now(UTC) - timedelta(days=90))
+
+    # The model is older than [model] fail_age: it is published, flagged, and asks for a new version.
+    assert score_in_a_flow_run("olden").name == "Completed"
+    deployments = {name: server.client.read_deployment_by_name(f"train/{name}") for name in ("olden", "other")}
+    (run,) = eventually(lambda: server.runs_of(deployments["olden"].id))
+
+    assert (run.created_by and run.created_by.type, run.auto_scheduled) == ("AUTOMATION", False)
+    assert run.parameters == {"params": {"pipeline": "olden"}}  # nothing of promote: it is a candidate
+    (told,) = eventually(lambda: server.events("olden", "prescore.retrain"))
+    assert told["payload"]["followups"] == ["retrain"]
+    assert "M1 model.age olden 1" in told["payload"]["checks"]
+
+    # The next run asks as well, of the same day: that is no news. A held one is.
+    score_in_a_flow_run("olden")
+    world.execute("CREATE TABLE public.kept AS TABLE public.items; DELETE FROM public.items WHERE id > 10")
+    assert score_in_a_flow_run("olden", full=True).name == "Failed"
+    (held,) = eventually(lambda: server.events("olden", "prescore.held"))
+    assert (held["payload"]["status"], held["payload"]["state"]) == ("held", "stale")
+    assert "S3 population.size" in held["payload"]["checks"]
+    assert len(server.events("olden", "prescore.retrain")) == 1
+    assert not server.runs_of(deployments["other"].id)
+
+    # Deployed once more: nothing twice, a pause stays; a pipeline that is gone starts nothing any more.
+    again = deploy(world.settings, None, pool="crowd", create_pool=False)
+    assert {each.done for each in again.deployments} == {"unchanged"}
+    before = {each.id: each.enabled for each in automations.values()}
+    after = {each.id: each.enabled for each in server.automations()}
+    assert after.keys() == before.keys()
+    assert sum(not enabled for enabled in after.values()) == 1
+    shutil.rmtree(world.settings.pipelines_dir / "other")
+    deploy(world.settings, None, pool="crowd", create_pool=False)
+    assert {each.name for each in server.automations() if "other" in each.name} == set()
+    assert {each.name for each in server.automations() if "olden" in each.name} == {
+        "prescore: train olden when a run asks for it",
+        "prescore: score olden when its schedule was missed",
+    }
+
+
+def test_a_failure_to_send_an_event_changes_nothing_about_the_run(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError("the server has gone")
+
+    make_model(world, make_pipeline(world), train_data_until=datetime.now(UTC) - timedelta(days=90))
+    monkeypatch.setattr("flows.deployed.emit_event", refuse)
+
+    assert score_in_a_flow_run("items").name == "Completed"
+    assert server.log(server.last_flow_run().id, "event prescore.retrain could not be sent: OSError")
+
+
 def test_the_commands_import_no_prefect(database_url: str, tmp_path: Path) -> None:
     world = make_world(database_url, tmp_path)
     make_model(world, make_pipeline(world))
@@ -713,7 +788,7 @@ def loaded():
     return sorted(name for name in sys.modules if name.split(".")[0] == "prefect")
 
 found = {"import": loaded()}
-for command in ("--help", "score items", "status items", "lookup items 7"):
+for command in ("--help", "score items", "status items", "explain items", "watch items --once", "lookup items 7"):
     sys.argv = ["prescore", *command.split()]
     try:
         flows.cli.main()
@@ -733,7 +808,7 @@ print(json.dumps(found))
 
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert len(found) == 5
+    assert len(found) == 7
     assert not any(found.values()), found
 
 
@@ -750,6 +825,38 @@ def test_the_form_of_a_manual_run_explains_every_field(server: Server) -> None:
 
 
 # Long ones ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_prefect_yaml_and_deploy_make_the_same_automations_and_none_twice(server: Server, tmp_path: Path) -> None:
+    from flows.deploy import deploy
+    from tasks.settings import Settings
+
+    shipped = Settings(
+        database_url=None, pipelines_dir=REPOSITORY / "deployments" / "pipelines", data_dir=tmp_path / "data"
+    )
+    wanted = {each.name for deployment in plan(shipped).deployments for each in deployment.automations}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command += ["--prefect-file", str(REPOSITORY / "deployments" / "prefect.yaml")]
+    environment = {**os.environ, "PREFECT_API_URL": os.environ["PREFECT_API_URL"]}
+
+    def names() -> list[str]:
+        return sorted(each.name for each in server.automations() if each.name in wanted)
+
+    deploy(shipped, None, pool="prescore", create_pool=True)
+    assert names() == sorted(wanted)
+    ids = {each.id for each in server.automations()}
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert names() == sorted(wanted)
+    replaced = {each.id for each in server.automations()}
+    assert replaced != ids  # Prefect makes them anew
+    deploy(shipped, None, pool="prescore", create_pool=False)
+    assert names() == sorted(wanted)
+    # What Prefect made of the file is what we would have made: nothing was touched.
+    assert {each.id for each in server.automations()} == replaced
+
 
 EVERY_MINUTE = '[schedule]\nfull = "* * * * *"\n'
 

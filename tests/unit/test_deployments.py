@@ -39,6 +39,7 @@ def declared(deployment: Deployment) -> dict[str, Any]:
             {"slug": each.slug, "cron": each.cron, "timezone": each.timezone, "parameters": each.parameters}
             for each in deployment.schedules
         ],
+        "triggers": [automation.spec for automation in deployment.automations],
     }
 
 
