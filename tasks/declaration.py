@@ -376,6 +376,8 @@ class DriftFeature(_Table):
     unseen: Limits | None = None
     #: The same for everybody in a run, or nearly: it varies from run to run, and has no distribution within one.
     shared: bool = False
+    #: Share of the model's skill that rests on it, instead of what was measured at training.
+    importance: Share | None = None
     on_fail: Disposition | None = None
 
 
@@ -413,6 +415,9 @@ class Drift(_Table):
             for name, own in self.feature.items():
                 limits = {key: getattr(own, key) or getattr(self, key) for key in (low, high)}
                 _in_order(f"feature.{name}.{low}", limits[low], f"feature.{name}.{high}", limits[high])
+        declared = sum(own.importance or 0.0 for own in self.feature.values())
+        if declared > 1 + 1e-9:
+            raise ValueError(f"the importances of features add up to {declared:g}; they are shares of 1")
         return self
 
 

@@ -106,18 +106,34 @@ class Comparison:
         return max((counts.rows for counts in self.features.values()), default=0)
 
     @cached_property
+    def known_importance(self) -> Mapping[str, float]:
+        """Share of the model's skill of those features for which it is known: declared, or else measured.
+
+        What is measured shares what the declared ones leave, so that all add up to 1.
+        """
+        own = {name: self.own(name).importance for name in self.profile.features}
+        declared = {name: share for name, share in own.items() if share is not None}
+        measured = {
+            name: bins.importance
+            for name, bins in self.profile.features.items()
+            if name not in declared and bins.importance is not None
+        }
+        total, left = sum(measured.values()), max(0.0, 1.0 - sum(declared.values()))
+        return {**declared, **{name: left * share / total if total else 0.0 for name, share in measured.items()}}
+
+    @cached_property
     def importance(self) -> Mapping[str, float]:
-        """Share of the model's skill that rests on each feature; the same for all where it was not measured."""
-        measured = {name: bins.importance for name, bins in self.profile.features.items()}
-        if not any(measured.values()):
-            return dict.fromkeys(measured, 1 / max(1, len(measured)))
-        return {name: value or 0.0 for name, value in measured.items()}
+        """Share of the model's skill that rests on each feature; those of which it is not known share the rest equally."""
+        known = self.known_importance
+        unknown = [name for name in self.profile.features if name not in known]
+        left = max(0.0, 1.0 - sum(known.values()))
+        return {**known, **{name: left / len(unknown) for name in unknown}}
 
     @cached_property
     def top(self) -> frozenset[str]:
-        """The most important features, as far as that was measured or there are no more than so many."""
+        """The most important features, as far as that is known or there are no more than so many."""
         ranked = sorted(self.importance, key=lambda name: (-self.importance[name], name))
-        measured = any(bins.importance for bins in self.profile.features.values())
+        measured = any(self.known_importance.values())
         return frozenset(ranked[:TOP_FEATURES]) if measured or len(ranked) <= TOP_FEATURES else frozenset()
 
     @cached_property
@@ -149,10 +165,10 @@ class Comparison:
     def on_values(self, feature: str) -> Disposition:
         """Return what values that cannot be right lead to: as declared for the feature, else hold if it matters much.
 
-        Where importance was not measured the bins are those of the rows that a model was registered with, which may be
+        Where importance is not known the bins are those of the rows that a model was registered with, which may be
         any, so that such values flag.
         """
-        if self.own(feature).on_fail is None and (self.profile.features[feature].importance or 0.0) >= MATTERS:
+        if self.own(feature).on_fail is None and self.known_importance.get(feature, 0.0) >= MATTERS:
             return Disposition.HOLD
         return self.on_drift(feature)
 

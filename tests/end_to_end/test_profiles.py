@@ -102,6 +102,17 @@ def test_held_runs_keep_their_profile_and_clean_ones_make_up_the_baseline(world:
     assert usual_at(days[7] + timedelta(days=7), Slot.WEEKDAY) == [runs[2], runs[0]]
     assert usual_at(days[7] + timedelta(days=8), Slot.WEEKDAY) == [runs[1]]
     assert usual_at(days[7] + timedelta(hours=22), Slot.WEEKDAY) == [runs[1]]
+    # The runs were at 04:00 there; 40 days later the clocks have changed, and 03:00 UTC is 05:00.
+    for slot, hours, found in (
+        (Slot.HOUR, 7 * 24, runs[::-1]),
+        (Slot.HOUR, 7 * 24 + 1, []),
+        (Slot.HOUR_OF_WEEK, 7 * 24, [runs[2], runs[0]]),
+        (Slot.MONTH, 20 * 24, runs[::-1]),
+        (Slot.MONTH, 40 * 24, []),
+        (Slot.HOUR, 40 * 24, []),
+        (Slot.HOUR, 40 * 24 - 1, runs[::-1]),
+    ):
+        assert usual_at(days[7] + timedelta(hours=hours), slot) == found
     with connect(world.url) as connection:
         added = merged(found.features for found in read_profiles(connection, runs).values())
     one = profile_of(world, runs[0]).features["a"]
@@ -111,8 +122,8 @@ def test_held_runs_keep_their_profile_and_clean_ones_make_up_the_baseline(world:
     for spoilt in (
         "UPDATE prescore.runs SET status = 'crashed' WHERE run_id = {0}",
         "UPDATE prescore.generations SET undone_at = now() WHERE run_id = {0}",
-        "UPDATE prescore.checks SET waived = true WHERE run_id = {0} AND check_id = 'schema'",
-        "UPDATE prescore.checks SET effective = 'warn' WHERE run_id = {0} AND check_id = 'schema'",
+        "UPDATE prescore.checks SET waived = true WHERE run_id = {0} AND check_id = 'population.size'",
+        "UPDATE prescore.checks SET effective = 'warn' WHERE run_id = {0} AND check_id = 'population.size'",
         "UPDATE prescore.head SET quarantined = ARRAY[(SELECT generation_id FROM prescore.runs WHERE run_id = {0})]",
     ):
         with connect(world.url) as connection:

@@ -8,17 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
+from pydantic import ValidationError
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from tasks.bundle import Bundle
+from tasks.checks.comparison import Comparison
 from tasks.columns import Column, model_frame
+from tasks.declaration import Drift
+from tasks.findings import Disposition
 from tasks.importance import measure_importance
 from tasks.pipeline import Output
+from tasks.population import Mode
 from tasks.probes import create_bundle
-from tasks.profiles import ModelProfile
+from tasks.profiles import ColumnBins, ModelProfile
 
 UNTIL = datetime(2024, 3, 1, tzinfo=UTC)
 FEATURES = (
@@ -89,3 +95,24 @@ def test_without_labels_or_with_too_few_rows_all_count_the_same_and_it_says_so()
         assert set(found.shares.values()) == {round(1 / 3, 6)}
         assert found.loss is None
         assert why in found.words
+
+
+def test_a_declared_importance_wins_and_the_others_share_the_rest():
+    def weighed(measured: dict[str, float | None], declared: dict[str, float]) -> Comparison:
+        bins = {name: ColumnBins.from_profile(name, {"importance": share}) for name, share in measured.items()}
+        drift = Drift.model_validate({"feature": {name: {"importance": share} for name, share in declared.items()}})
+        profile = ModelProfile(features=bins, outputs={})
+        return Comparison(mode=Mode.FULL, drift=drift, profile=profile, features={}, outputs={})
+
+    measured: dict[str, float | None] = {"a": 0.6, "b": 0.4, "c": 0.0}
+    assert weighed(measured, {}).importance == {"a": 0.6, "b": 0.4, "c": 0.0}
+    assert weighed(measured, {"c": 0.5}).importance == pytest.approx({"a": 0.3, "b": 0.2, "c": 0.5})
+    unknown = dict.fromkeys(measured)
+    assert weighed(unknown, {}).importance == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    assert weighed(unknown, {"a": 0.5}).importance == pytest.approx({"a": 0.5, "b": 0.25, "c": 0.25})
+    assert (weighed(unknown, {}).known_importance, weighed(unknown, {"a": 0.5}).on_values("a")) == (
+        {},
+        Disposition.HOLD,
+    )
+    with pytest.raises(ValidationError, match=r"add up to 1\.2"):
+        weighed(measured, {"a": 0.6, "b": 0.6})
