@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tasks.database import literal, load_query, one, quote, rows
 from tasks.pipeline import Pipeline, Source
 from tasks.runs import Snapshot
 from tasks.transport import Session
+from tasks.usersql.naming import written
 
 #: Slices whose median is the usual one.
 SLICES = 8
@@ -33,6 +35,8 @@ LEAST_LOOK_BACK = timedelta(hours=1)
 
 # What two instants have in common that are in one slot, as a format of to_char.
 _SLOTS = {"none": '"all"', "hour": "HH24", "weekday": "ID", "hour_of_week": "ID HH24", "month": "MM"}
+# An identifier in quotes that may do without them.
+_QUOTED = re.compile(r'"([a-z_][a-z0-9_]*)"')
 # How far back slices are looked for: eight weeks hold eight slices of a weekday, with some that failed between them.
 _HISTORY = timedelta(days=120)
 _HISTORY_OF_MONTHS = timedelta(days=800)
@@ -228,9 +232,11 @@ def absent_values_sql(watermark: Watermark, since: datetime | None, until: datet
 
 
 def list_absent_values(watermark: Watermark, since: datetime | None, until: datetime) -> str:
-    """Return the query that lists the values which a slice lacks, for people; on one line, unless a comment needs its own."""
+    """Return the query that lists the values which a slice lacks, as people write it: on one line, if it has no filter."""
     text = load_query("list_absent_values", _every_fragments(watermark, since, until))
-    return text if watermark.source.filter else " ".join(text.split())
+    if watermark.source.filter:  # which may hold a comment, and quotes of its own
+        return text
+    return _QUOTED.sub(lambda found: written(found[1]), " ".join(text.split()).replace("( true ) AND ", ""))
 
 
 def _every_fragments(watermark: Watermark, since: datetime | None, until: datetime) -> dict[str, str]:

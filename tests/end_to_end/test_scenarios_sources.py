@@ -282,6 +282,7 @@ def test_scenario_6_a_region_that_is_absent_is_found_though_the_volume_passes(ni
     assert verdict == "fail"
     told, _, query = reason.partition("; they are listed by ")
     assert told == "1 of 24 values of region in ref.region are absent from the new rows"
+    assert query.startswith("SELECT region FROM ref.region WHERE region IS NOT NULL EXCEPT SELECT source.region FROM")
     assert nights.world.rows(query) == [("region-24",)]
     assert "region-24" not in held.message
 
