@@ -313,7 +313,7 @@ def _exceptions(overview: Overview) -> list[tuple[datetime, str, str]]:
     for run in overview.runs:
         for finding in run.findings:
             if finding.waived:
-                detail = f"{finding.label} in run {run.run_id}: {finding.reason}"
+                detail = f"{finding.label} in run {run.run_id}: {finding.reason}; {finding.evidence.get('note', '')}"
                 found.append((run.clock_at, "waived", detail))
     for each in overview.publications:
         if each.undone_at is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from tasks.questions import question_of
 from tasks.telling import shown, span
 
 if TYPE_CHECKING:
@@ -24,51 +24,8 @@ MEANINGS = {
     "quarantined": "What was published turned out to be bad: readers get NULL until a run publishes again.",
     "clock_error": "The data is dated in the future. A clock is wrong, and readers get NULL.",
 }
-#: What a check that does not pass says, for people who do not know its id.
-TITLES = {
-    "model.environment": "Other libraries than those of training",
-    "schema": "The features do not fit the model",
-    "model.golden": "The model no longer predicts what it did",
-    "model.sentinels": "Known rows came out otherwise in bulk",
-    "logic": "The queries give other features than before",
-    "model.age": "The model is old",
-    "model.identity": "The model's alias moved during the run",
-    "source.age": "A source is late",
-    "source.future": "The dates of a source cannot be believed",
-    "source.rows": "More or fewer rows came than usual",
-    "source.every": "A part of a source did not come",
-    "source.late": "Rows came in behind what was read already",
-    "population.size": "The population is empty, or suddenly small",
-    "features.age": "Features are old",
-    "drift.input": "Inputs differ from the training data",
-    "drift.inputs": "What the model relies on differs from the training data",
-    "drift.step": "Inputs differ from the runs before",
-    "drift.output": "Predictions differ from those of training",
-    "input.nulls": "More values are missing than in training",
-    "input.range": "Values lie outside what training saw",
-    "input.unseen": "There are categories that training did not see",
-    "input.infinite": "There are infinite values",
-    "input.constant": "A feature has one value for everybody",
-    "output.rate": "More or fewer get the positive class than in training",
-    "outputs.non_finite": "Predictions were NaN or infinite",
-    "outputs.constant": "Everybody gets the same score",
-    "outputs.frozen": "Nothing moved although the sources did",
-    "outputs.flips": "Unusually many predictions turned over",
-    "performance.metric": "The model is less right than it was",
-    "performance.estimate": "The model is probably less right than it was",
-    "performance.calibration": "The probabilities are not what happens",
-    "rows.age": "Some rows are old",
-    "rows.missing": "Entities have no features",
-    "rows.rejected": "Entities could not be scored",
-    "rows.orphaned": "Many entities are gone",
-    "rows.torn": "What was written is not what was read",
-    "rows.skipped": "Entities that were skipped would score otherwise",
-    "schedule.missed": "A scheduled run did not happen",
-    "runs.hung": "A run hangs",
-    "clock.offset": "Two clocks differ",
-    "checks.complete": "Not every check was asked",
-}
 _NEXT = {"fresh": ("aging", "aging_at"), "aging": ("stale", "stale_at"), "stale": ("expired", "expires_at")}
+_ORDER = ("fresh", "aging", "stale")
 _FOLLOWUPS = {
     "refresh_source": "Find out why the source is late, and load it.",
     "rescore": "Score everybody again: prescore score {} --full",
@@ -100,7 +57,7 @@ def describe_until(overview: Overview) -> str:
     if health.state not in _NEXT:
         return ""
     parts = []
-    for state in ("fresh", "aging", "stale"):
+    for state in _ORDER[_ORDER.index(health.state) :]:
         following, column = _NEXT[state]
         at = getattr(health, column)
         if at is not None and at > overview.now:
@@ -113,7 +70,7 @@ def list_problems(overview: Overview) -> list[Problem]:
     last = overview.last
     found = [*_of_the_pipeline(overview.health, overview), *([] if last is None else _of_checks(overview, last))]
     grave = {"held": 0, "aborted": 0, "failed": 0, "crashed": 0, "overdue": 0, "pinned": 1, "fail": 2, "unknown": 3}
-    return sorted(found, key=lambda problem: grave.get(problem.what, 4))
+    return sorted(found, key=lambda problem: grave.get(problem.what, 5 if problem.what == "note" else 4))
 
 
 def _of_the_pipeline(health: PipelineHealth, overview: Overview) -> Iterator[Problem]:
@@ -145,23 +102,42 @@ def _of_checks(overview: Overview, last: PastRun) -> Iterator[Problem]:
     for finding in current_findings(overview):
         if finding.effective in {"warn", "fail"} or finding.verdict in {"warn", "fail", "unknown"}:
             by_check.setdefault(finding.check_id, []).append(finding)
+    unclear = {check_id: findings for check_id, findings in by_check.items() if all(map(_is_calm, findings))}
     for check_id, findings in by_check.items():
-        worst = min(findings, key=lambda finding: _SERIOUS.get(finding.verdict, 3))
-        subjects = [finding.subject for finding in findings if finding.subject]
-        named = ", ".join(subjects[:_NAMED]) + (f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else "")
-        older = "" if worst.run_id == last.run_id else f" (run {worst.run_id})"
-        calm = all(finding.effective not in {"warn", "fail"} for finding in findings)
-        several = len(findings) > 1
-        yield Problem(
-            what="note" if calm else worst.verdict,
-            check=check_id,
-            title=TITLES.get(check_id, check_id) + (f": {named}" if named else "") + older,
-            details=tuple(
-                f"{finding.subject}: {finding.reason}" if several and finding.subject else finding.reason
-                for finding in findings[:_NAMED]
-            ),
-            remedies=tuple(_remedies(findings, overview.health.pipeline)),
-        )
+        if check_id not in unclear:
+            yield _of_check(check_id, findings, last, overview.health.pipeline)
+    if unclear:
+        details = tuple(f"{found.label}: {found.reason}" for findings in unclear.values() for found in findings[:1])
+        title = "Not known yet, and nobody's mistake" if len(details) > 1 else "Not known yet"
+        yield Problem(what="note", title=title, details=details)
+
+
+def _is_calm(finding: StoredFinding) -> bool:
+    return finding.effective not in {"warn", "fail"} and finding.verdict == "unknown"
+
+
+def _of_check(check_id: str, findings: list[StoredFinding], last: PastRun, pipeline: str) -> Problem:
+    worst = min(findings, key=lambda finding: _SERIOUS.get(finding.verdict, 3))
+    subjects = [finding.subject for finding in findings if finding.subject]
+    named = ", ".join(subjects[:_NAMED]) + (f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else "")
+    older = "" if worst.run_id == last.run_id else f" (run {worst.run_id})"
+    several = len(findings) > 1
+    known = question_of(check_id)
+    return Problem(
+        what="note" if all(finding.effective not in {"warn", "fail"} for finding in findings) else worst.verdict,
+        check=check_id,
+        title=(check_id if known is None else known.question) + (f" {named}" if named else "") + older,
+        details=tuple(
+            (f"{finding.subject}: " if several and finding.subject else "") + finding.reason + _note(finding)
+            for finding in findings[:_NAMED]
+        ),
+        remedies=tuple(_remedies(findings, pipeline)),
+    )
+
+
+def _note(finding: StoredFinding) -> str:
+    note = finding.evidence.get("note")
+    return f" ({note})" if note else ""
 
 
 def current_findings(overview: Overview) -> list[StoredFinding]:
@@ -182,16 +158,11 @@ def current_findings(overview: Overview) -> list[StoredFinding]:
 
 
 def _remedies(findings: Iterable[StoredFinding], pipeline: str) -> Iterator[str]:
-    from tasks.checks import CHECKS
-
-    known = {check.id: check.remedy for check in CHECKS}
-    told: dict[str, None] = {}
+    """Yield what to do, each sentence once; what everybody says is left out where the check knows better."""
+    known = [question_of(finding.check_id) for finding in findings]
+    told = dict.fromkeys(question.remedy for question in known if question is not None and question.remedy)
     for finding in findings:
-        told |= dict.fromkeys([known[finding.check_id]] if known.get(finding.check_id) else [])
-        told |= dict.fromkeys(_FOLLOWUPS[each].format(pipeline) for each in finding.followups if each in _FOLLOWUPS)
+        for each in finding.followups:
+            if each in _FOLLOWUPS and not (told and each == "investigate"):
+                told[_FOLLOWUPS[each].format(pipeline)] = None
     yield from told
-
-
-def in_words(seconds: float) -> str:
-    """Return a number of seconds as people say it."""
-    return span(timedelta(seconds=seconds))

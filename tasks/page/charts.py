@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from xml.etree import ElementTree as Tree
 
@@ -133,12 +133,10 @@ def _draw_limits(svg: Tree.Element, spans: Sequence[Span], across: TimeScale, y:
 
 def _draw_states(svg: Tree.Element, spans: Sequence[Span], across: TimeScale, now: datetime) -> None:
     add(svg, "text", "tick end", text="readers", x=_LEFT - 6.0, y=266.0)
-    for span in spans:
+    for span in _merged(spans, now):
         left, right = across(span.since), across(span.until)
         ahead = " ahead" if span.since >= now else ""
         hint = f"{span.state} from {shown(span.since)} to {shown(span.until)}"
-        if span.publication is not None:
-            hint += f", generation {span.publication.generation_id}"
         add(
             svg,
             "rect",
@@ -153,8 +151,19 @@ def _draw_states(svg: Tree.Element, spans: Sequence[Span], across: TimeScale, no
             add(svg, "text", f"on {span.state}{ahead}", text=span.state, x=(left + right) / 2, y=266.0)
 
 
+def _merged(spans: Sequence[Span], now: datetime) -> list[Span]:
+    """Return stretches of one state as one, whatever publication it was of; what has passed and what comes stay apart."""
+    found: list[Span] = []
+    for span in spans:
+        if found and found[-1].state == span.state and span.since != now:
+            found[-1] = replace(found[-1], until=span.until)
+        else:
+            found.append(span)
+    return found
+
+
 def _ages_in_words(spans: Sequence[Span], now: datetime) -> str:
-    past = [span for span in spans if span.since < now]
+    past = [span for span in _merged(spans, now) if span.since < now]
     told = [f"{span.state} for {duration(round(span.length / timedelta(hours=1), 1))}" for span in past[-12:]]
     return "What readers saw, one after the other: " + ", ".join(told) + "." if told else "Nothing was served."
 

@@ -64,7 +64,7 @@ def test_the_command_writes_one_page_and_prints_its_path(
     assert page.loads() == []
     assert "The last run ended held" in page.text
     assert "generation 2 is still served" in page.text
-    assert "The population is empty, or suddenly small" in page.text
+    assert "Is the population empty, or suddenly small?" in page.text
     assert "full, scheduled" in page.text
     assert "500 rows of training, 1,000 of run 2" in page.text
     assert [path.name for path in tmp_path.iterdir()] == ["items-report.html"]

@@ -203,7 +203,7 @@ def test_it_says_the_state_what_is_wrong_and_what_to_do() -> None:
     assert "stale from 2026-03-04 01:00:00 UTC (in 10 h 0 min)" in page.text
     assert "A scheduled run is overdue" in page.text
     assert "prescore resume churn" in page.text
-    assert "Inputs differ from the training data: country" in page.text
+    assert "Is a feature still distributed as in training? country" in page.text
     assert "prescore train churn" in page.text
     assert "0.41 fail" in page.text
     assert "fail, counts as warn" in page.text
