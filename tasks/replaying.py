@@ -307,6 +307,7 @@ def _published(outcome: Outcome, promise: Promise, really: Publication | None) -
             generation_id=run.generation_id,
             run_id=run.run_id,
             published_at=run.clock_at + took if really is None else really.published_at,
+            as_of=run.as_of or run.clock_at,
             data_as_of=promise.data_as_of,
             aging_at=promise.aging_at,
             stale_at=promise.stale_at,

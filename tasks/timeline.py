@@ -32,6 +32,8 @@ class Publication:
     generation_id: int
     run_id: int
     published_at: datetime
+    #: The instant that its run looked at the data from.
+    as_of: datetime
     data_as_of: datetime
     aging_at: datetime
     stale_at: datetime
@@ -54,7 +56,7 @@ class Publication:
         """Return what a reader of an ordinary row saw at an instant."""
         if self.quarantined_at is not None and instant >= self.quarantined_at:
             return "quarantined"
-        if instant < self.data_as_of - FORGIVEN:
+        if instant < max(self.data_as_of, self.as_of) - FORGIVEN:
             return "clock_error"
         if instant >= self.expires_at:
             return "expired"
@@ -66,7 +68,7 @@ class Publication:
 
     def turns(self) -> Iterator[datetime]:
         """Yield the instants at which its state may change."""
-        yield self.data_as_of - FORGIVEN
+        yield max(self.data_as_of, self.as_of) - FORGIVEN
         yield from (self.aging_at, self.model_aging_at, self.stale_at, self.model_stale_at, self.expires_at)
         if self.quarantined_at is not None:
             yield self.quarantined_at

@@ -17,6 +17,7 @@ def published(generation_id: int, at: datetime) -> Publication:
         generation_id=generation_id,
         run_id=generation_id,
         published_at=at,
+        as_of=at,
         data_as_of=at,
         aging_at=at + 26 * HOUR,
         stale_at=at + 36 * HOUR,
