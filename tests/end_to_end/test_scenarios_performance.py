@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -84,57 +87,114 @@ def found(summary: RunSummary, check: str) -> Finding:
     return next(finding for finding in summary.findings if finding.check_id == check)
 
 
-def test_a_concept_shift_shows_when_its_labels_have_matured_and_not_before(world: World) -> None:
-    first = run_on(world, 0)
-    assert found(first, "performance.estimate").verdict is Verdict.PASS
+@pytest.fixture(scope="module")
+def story(world: World) -> dict[int, RunSummary]:
+    """Scheduled runs by day: the world changes on day 15, and labels of a run are known 30 days later."""
+    return {day: run_on(world, day) for day in (0, 20, 35, 52, 60)}
+
+
+@pytest.fixture
+def later(world: World, story: dict[int, RunSummary]) -> Callable[..., Finding]:
+    """What a person's run on the next day finds of the metric, under another contract."""
+    folder = world.settings.pipelines_dir / "people"
+
+    def asked(toml: str, labels: str) -> Finding:
+        (folder / "pipeline.toml").write_text(toml)
+        (folder / "labels.sql").write_text(labels)
+        return found(run_on(world, next(_DAYS), Trigger.MANUAL), "performance.metric")
+
+    return asked
+
+
+_DAYS = itertools.count(75)
+
+
+def test_a_concept_shift_shows_when_its_labels_have_matured_and_not_before(
+    world: World, story: dict[int, RunSummary]
+) -> None:
+    assert found(story[0], "performance.estimate").verdict is Verdict.PASS
 
     # Five days after the world changed. Labels of day 0 come on day 30.
-    changed = run_on(world, 20)
+    changed = story[20]
     metric = found(changed, "performance.metric")
     assert (metric.verdict, metric.effective) == (Verdict.UNKNOWN, Verdict.SKIPPED)
     assert "no kept prediction of version 1 is 30 d old; the first one matures on 2026-03-31" in metric.reason
     assert found(changed, "performance.calibration").verdict is Verdict.UNKNOWN
     estimate = found(changed, "performance.estimate")
     assert estimate.verdict is Verdict.PASS
-    assert estimate.observed == pytest.approx(found(first, "performance.estimate").observed)
+    assert estimate.observed == pytest.approx(found(story[0], "performance.estimate").observed)
     assert Followup.RETRAIN not in changed.followups
 
     # Those of day 0 have matured: the model was as good as it had promised.
-    matured = run_on(world, 35)
-    assert found(matured, "performance.metric").verdict is Verdict.PASS
-    assert found(matured, "performance.metric").n == found(matured, "performance.metric").evidence["predicted"] > 900
-    assert found(matured, "performance.calibration").verdict is Verdict.PASS
+    matured = found(story[35], "performance.metric")
+    assert matured.verdict is Verdict.PASS
+    assert matured.n == matured.evidence["predicted"] > 900
+    assert found(story[35], "performance.calibration").verdict is Verdict.PASS
 
     # Those of day 20 have: it foretells nothing any more. One run is a warning, the second asks for a new model.
-    suspected = found(run_on(world, 52), "performance.metric")
+    suspected = found(story[52], "performance.metric")
     assert (suspected.verdict, suspected.effective) == (Verdict.FAIL, Verdict.WARN)
     assert suspected.observed == pytest.approx(0.5, abs=0.05)
     assert suspected.evidence["high"] < suspected.fail_limit
-    confirmed = run_on(world, 60)
+    confirmed = story[60]
     assert found(confirmed, "performance.metric").effective is Verdict.FAIL
     assert Followup.RETRAIN in confirmed.followups
     assert found(confirmed, "performance.calibration").verdict is Verdict.FAIL
     assert found(confirmed, "performance.estimate").verdict is Verdict.UNKNOWN
-    state = world.one("SELECT DISTINCT state, reasons::text FROM predictions.people")
-    assert state["state"] == "aging"
-    assert "performance.metric: auc 0." in state["reasons"]
+    stored = "SELECT disposition, followups FROM prescore.checks WHERE run_id = {} AND check_id = 'performance.metric'"
+    assert world.one(stored.format(confirmed.run_id)) == {"disposition": "publish_flagged", "followups": ["retrain"]}
 
 
-def test_labels_that_are_missing_are_unknown_and_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    # After the story above. A contract that expects labels too early: those of day 60 are not known on day 75.
-    folder = world.settings.pipelines_dir / "people"
-    (folder / "pipeline.toml").write_text(TOML.replace('"30d"\nwindow', '"10d"\nwindow'))
-    early = found(run_on(world, 75, Trigger.MANUAL), "performance.metric")
+def test_labels_that_are_missing_are_unknown_and_clear_nothing(later: Callable[..., Finding]) -> None:
+    # A contract that expects labels too early: those of day 60 are not known two weeks later.
+    early = later(TOML.replace('"30d"\nwindow', '"10d"\nwindow'), LABELS)
     assert early.verdict is Verdict.UNKNOWN
     assert early.effective is Verdict.FAIL  # what had failed is not cleared by having no answer
     assert early.reason.startswith("0 of ")
     assert early.followups == {Followup.INVESTIGATE}
 
-    # A query that takes too long costs an answer, and no predictions.
+
+def test_a_query_of_labels_that_takes_too_long_costs_an_answer_and_no_predictions(
+    later: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cohorts, "LABELS_TIMEOUT", timedelta(milliseconds=200))
-    (folder / "labels.sql").write_text(
-        LABELS.replace("WHERE", "WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0 AND")
-    )
-    slow = found(run_on(world, 76, Trigger.MANUAL), "performance.metric")
+    endless = LABELS.replace("WHERE", "WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0 AND")
+    slow = later(TOML.replace('"15d"', '"90d"'), endless)
     assert slow.verdict is Verdict.UNKNOWN
     assert "labels.sql could not be used: canceling statement due to statement timeout" in slow.reason
+
+
+def test_several_labels_of_one_prediction_are_not_judged(later: Callable[..., Finding]) -> None:
+    finding = later(TOML.replace('"15d"', '"90d"'), f"{LABELS} UNION ALL {LABELS}")
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "several labels for one key and as_of" in finding.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("metric", "output", "model"),
+    [
+        ("accuracy", 'label = { method = "predict" }', MODEL),
+        ("f1", 'p = { method = "predict_proba", class = "1" }', MODEL),
+        ("brier", 'p = { method = "predict_proba", class = "1" }', MODEL),
+        ("mae", 'value = { method = "predict" }', MODEL.replace("LogisticRegression", "LinearRegression")),
+    ],
+)
+def test_every_kind_of_metric_is_measured_on_matured_labels(
+    database_url: str, tmp_path: Path, metric: str, output: str, model: str
+) -> None:
+    world = make_world(database_url, tmp_path / "pipelines", rows=None)
+    world.execute(WORLD.format(start=START.isoformat()))
+    toml = TOML.replace('metric = "auc"', f'metric = "{metric}"').replace(
+        'p = { method = "predict_proba", class = "1" }', output
+    )
+    make_pipeline(
+        world, "people", toml=toml, features="", changes=None, files={"model.py": model, "labels.sql": LABELS}
+    )
+    world.set_clock(START)
+    train(world.settings, "people")
+    run_on(world, 0)
+    finding = found(run_on(world, 35), "performance.metric")
+    assert finding.verdict is Verdict.PASS, finding.reason
+    assert finding.evidence["low"] < finding.observed < finding.evidence["high"]
+    assert finding.observed == pytest.approx(finding.evidence["baseline"], abs=0.05)
