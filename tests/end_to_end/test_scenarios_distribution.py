@@ -162,6 +162,23 @@ def test_eighty_rows_are_unknown_once_and_flag_nobody(database_url: str, tmp_pat
     assert world.rows("SELECT DISTINCT state FROM predictions.items") == [("fresh",)]
 
 
+def test_predictions_that_jump_after_quiet_runs_are_told_with_what_is_usual(database_url: str, tmp_path: Path) -> None:
+    world = make_world(database_url, tmp_path, rows=300)
+    make_model(world, make_pipeline(world), sample_rows=300)
+    for _ in range(6):
+        quiet = world.score(full=True)
+        world.execute("UPDATE public.items SET a = a + 0.01 * sin(id), updated_at = clock_timestamp()")
+    assert found(quiet, "outputs.flips")["p"].verdict is Verdict.PASS
+    world.execute("UPDATE public.items SET a = -a, updated_at = clock_timestamp()")
+
+    jumped = world.score(full=True)
+
+    flips = found(jumped, "outputs.flips")
+    assert {name: finding.verdict for name, finding in flips.items()} == {"p": Verdict.WARN, "label": Verdict.WARN}
+    assert flips["label"].evidence["flips"] > 0.3
+    assert "more than 5 times the flips of 5 runs before" in flips["label"].reason
+
+
 # Scenario 1 ----------------------------------------------------------------------------------------------------------
 
 LOADED = (
