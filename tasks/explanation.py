@@ -23,6 +23,8 @@ from tasks.questions import Question, matching, nearest, question_of
 SHOWN_ANSWERS = 10
 #: Runs of each mode that are looked at for since when a check is not content.
 LOOK_BACK = 50
+# The check that says what [serve] says.
+_SERVE = "rows.age"
 _ALARMING = frozenset({"warn", "fail"})
 _ADVANCING = frozenset({"scheduled", "recovery"})
 
@@ -314,7 +316,7 @@ def _bounds(health: PipelineHealth, findings: Sequence[Stored]) -> list[Bound]:
     ):
         if at is None:
             continue
-        clocks = [finding for finding in findings if limit and _is(getattr(finding, limit), at)]
+        clocks = [each for each in findings if limit and each.check_id != _SERVE and _is(getattr(each, limit), at)]
         because = ", ".join(finding.label for finding in clocks) or key
         found.append(Bound(state=state, at=at, because=because))
     return found

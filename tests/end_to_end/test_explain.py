@@ -118,13 +118,13 @@ def test_a_gauge_says_how_often_it_alarmed(shell: Shell) -> None:
     for run_id, verdict, effective in zip(runs, ("warn", "pass", "warn"), ("pass", "pass", "warn"), strict=True):
         shell.world.execute(
             "INSERT INTO prescore.checks (run_id, pipeline, check_id, code, class, subject, verdict, effective, reason, "
-            f"observed, warn_limit, n) VALUES ({run_id}, 'items', 'drift.input', 'D1', 'gauge', 'a', '{verdict}', "
+            f"observed, warn_limit, n) VALUES ({run_id}, 'items', 'drift.input', 'D1', 'gauge', 'made_up', '{verdict}', "
             f"'{effective}', 'moved', 0.12, 0.1, 200)"
         )
 
     told = shell("explain", "items")
 
-    assert "warn    drift.input a (D1): moved" in told
+    assert "warn    drift.input made_up (D1): moved" in told
     assert "observed 0.12, warns at 0.1, n 200" in told
     assert "2 of the last 3 scheduled runs answered warn or fail" in told
 
