@@ -36,7 +36,7 @@ def show_quarantine(done: Quarantined, *, as_json: bool) -> None:
         lines.append("No row that is served was scored in it, so readers see no difference.")
     if done.next_version == done.model_version and done.effect != "unseen":
         lines.append(
-            f"The next run scores with {done.model} {done.model_version}, as this one did. If the model is at fault, run "
+            f"The next run scores with {done.model} {done.model_version} again. If the model is at fault, run "
             f"`prescore models rollback {done.model}` first."
         )
     _say(lines)

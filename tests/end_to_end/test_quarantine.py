@@ -116,6 +116,14 @@ def test_a_bad_incremental_generation_is_hidden_at_once_and_scored_again_by_the_
     assert _hidden(world) == []
     assert (_head(world)["quarantined"], _head(world)["quarantined_because"]) == ([], [])
     assert {row[0] for row in world.rows("SELECT scored_in FROM predictions.items")} == {first, mended.generation_id}
+    # What is superseded is scored again in the same way.
+    world.execute(f"UPDATE prescore.head SET valid_since = {mended.generation_id}")
+    world.execute("UPDATE prescore_rows.items SET scored_in = scored_in + 1000 WHERE id > 6")
+    assert world.rows("SELECT id FROM predictions.items WHERE state = 'superseded' ORDER BY id") == [(4,), (5,), (6,)]
+    world.set_clock(START + 30 * MINUTE)
+    summary = world.score()
+    assert (summary.mode, summary.due) == (Mode.INCREMENTAL, 3)
+    assert world.rows("SELECT DISTINCT state FROM predictions.items") == [("fresh",)]
     # It stays on record as bad; what it scored is served no more.
     assert quarantine(world.url, "items", bad, BAD).already
 
@@ -190,6 +198,7 @@ def test_a_full_generation_that_cannot_give_way_is_hidden_and_the_next_run_score
     assert (done.effect, "has expired" in done.kept_because) == (Effect.MASKED, True)
 
 
+@pytest.mark.slow
 def test_a_rollback_keeps_hidden_what_the_previous_storage_holds_of_a_bad_generation(world: World) -> None:
     first = _publish(world, 0, full=True)
     bad = _publish(world, 10, changed="id <= 3")
@@ -231,19 +240,6 @@ def test_a_quarantine_works_beside_a_run_which_does_not_bring_back_what_is_bad(w
     # A full run that starts now needs no repair by hand.
     _publish(world, 24, full=True)
     assert _hidden(world) == []
-
-
-def test_superseded_rows_are_scored_again_by_the_next_run(world: World) -> None:
-    _publish(world, 0, full=True)
-    later = _publish(world, 10, changed="id <= 3")
-    world.execute(f"UPDATE prescore.head SET valid_since = {later}")
-    world.execute("UPDATE prescore_rows.items SET scored_in = scored_in + 1000 WHERE id > 6")
-    assert world.rows("SELECT id FROM predictions.items WHERE state = 'superseded' ORDER BY id") == [(4,), (5,), (6,)]
-
-    world.set_clock(START + 20 * MINUTE)
-    summary = world.score()
-    assert (summary.mode, summary.due) == (Mode.INCREMENTAL, 3)
-    assert world.rows("SELECT DISTINCT state FROM predictions.items") == [("fresh",)]
 
 
 def test_the_command_says_what_it_did_and_refuses_what_cannot_be_meant(

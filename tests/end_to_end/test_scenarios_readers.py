@@ -92,6 +92,7 @@ def test_with_every_process_of_ours_dead_for_two_days_readers_and_health_say_so(
             assert cursor.fetchone() == (state, overdue)
 
 
+@pytest.mark.slow
 def test_days_on_which_clocks_change_miss_no_deadline_and_invent_none(database_url: str, tmp_path: Path) -> None:
     # 02:30 in Berlin comes twice on 28 October 2040, and never on 31 March 2041.
     schedule = (
