@@ -488,6 +488,12 @@ def _warnings(pipeline: Pipeline) -> list[str]:
                 f"{write(between)} between two full runs and the grace of {write(grace)}, so that predictions turn "
                 "stale before the next run is late. Raise it, or run more often"
             )
+    counted = [source.name for source in pipeline.sources if source.rows is not None]
+    if counted and not plan.full and not plan.incremental:
+        found.append(
+            f"{place} [[source]] {', '.join(counted)}.rows: no schedule is declared, and only what a schedule published says "
+            "what is usual. Add [schedule], or remove rows"
+        )
     together = schedule.first_shared(plan.full, plan.incremental) if plan.full and plan.incremental else None
     if together is not None:
         found.append(

@@ -579,6 +579,15 @@ def test_a_function_may_come_about_in_other_ways_than_def(write: Write, code: st
 SOURCE = '\n[[source]]\nname = "shop.customers"\nwatermark = "updated_at"\n'
 
 
+def test_how_much_is_usual_needs_a_schedule(write: Write) -> None:
+    counted = MINIMAL + SOURCE + "rows = {}\n"
+
+    (warning,) = [found for found in load_pipeline(write(counted)).warnings if "rows" in found]
+    assert "[[source]] shop.customers.rows: no schedule is declared" in warning
+    scheduled = load_pipeline(write(counted + '[schedule]\nfull = "0 3 * * *"\n'))
+    assert [found for found in scheduled.warnings if "rows" in found] == []
+
+
 def test_a_pipeline_without_a_source_says_what_that_means(write: Write) -> None:
     (warning,) = load_pipeline(write()).warnings
     assert "[[source]]: none is declared" in warning
