@@ -14,7 +14,7 @@ from tasks.checks import changes, features, inputs, model, outputs, performance,
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.database import limit_statements
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
-from tasks.transport import StatementFailed
+from tasks.transport import Session, StatementFailed
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
     session, findings = evidence.session, []
     with suppress(StatementFailed):  # a session that is lost lets the checks that need it fail, and no other
         session.execute("SAVEPOINT prescore_checks")
+        _limit(session)
     for check in CHECKS:
         if check.when is phase:
             found = _ask_one(evidence, check)
@@ -47,8 +48,6 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
 
 
 def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
-    with suppress(StatementFailed):
-        evidence.session.execute(f"SET LOCAL statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
     try:
         with limit_statements(STATEMENT_SECONDS):
             return list(check.ask(evidence, check)) or [check.finding(Verdict.SKIPPED, "there is nothing to look at")]
@@ -56,7 +55,12 @@ def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
         logger.exception("check %s could not be asked", check.id)
         with suppress(StatementFailed):  # what failed ended the transaction, and the snapshot with it, but for this
             evidence.session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
+            _limit(evidence.session)
         return [check.finding(Verdict.UNKNOWN, f"could not be asked: {_cause(error)}")]
+
+
+def _limit(session: Session) -> None:
+    session.execute(f"SET LOCAL statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
 
 
 def _cause(error: Exception) -> str:
