@@ -58,8 +58,8 @@ class Cohort:
     #: Entities with a kept prediction that has matured, and how many of them have a label.
     predicted: int
     labelled: int
-    #: Where nothing has matured: the earliest prediction that has not yet.
-    next_as_of: datetime | None
+    #: When this version began to predict; None where it never did.
+    began: datetime | None
     #: The labels, shape ``(n,)``: bool, int64, float64, or text as object.
     labels: NDArray[Any] = field(repr=False)
     #: What had been predicted, shape ``(n,)``: float64, or text for classes.
@@ -149,7 +149,7 @@ def read_cohort(
         until=until,
         predicted=len(predicted),
         labelled=len(labelled),
-        next_as_of=None if len(predicted) else _next_as_of(session, pipeline, model_version, until),
+        began=_began(session, pipeline, model_version),
         labels=matched[LABEL].to_numpy(),
         predictions=matched[PREDICTION].to_numpy(),
         instants=np.unique(matched[AS_OF.name].to_numpy(), return_inverse=True)[1].astype(np.int64),
@@ -228,10 +228,10 @@ def _read_samples(
     return _frame(session.table(statement, "Reading the kept predictions"))
 
 
-def _next_as_of(session: Session, pipeline: Pipeline, model_version: int, until: datetime) -> datetime | None:
-    """Return the earliest instant after ``until`` that this version predicted for; None where there is none."""
-    fragments = {"pipeline": literal(pipeline.name), "model_version": str(model_version), "after": literal(until)}
-    found = session.table(load_query("find_next_generation", fragments), "Looking for predictions that ripen")
+def _began(session: Session, pipeline: Pipeline, model_version: int) -> datetime | None:
+    """Return the earliest instant that a model version predicted for; None where there is none."""
+    fragments = {"pipeline": literal(pipeline.name), "model_version": str(model_version)}
+    found = session.table(load_query("find_first_generation", fragments), "Looking for the first predictions")
     at: datetime | None = found.column(AS_OF.name)[0].as_py()
     return at
 

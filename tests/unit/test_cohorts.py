@@ -83,7 +83,7 @@ def cohort(labels: np.ndarray, predictions: np.ndarray) -> Cohort:  # type: igno
         until=instant,
         predicted=8,
         labelled=len(labels),
-        next_as_of=None,
+        began=instant,
         labels=labels,
         predictions=predictions,
         instants=np.zeros(len(labels), dtype=np.int64),

@@ -1,5 +1,0 @@
--- Find the earliest instant after another that a model version predicted for.
--- Fragments: pipeline (text literal), model_version (integer), after (instant literal). Grain: one row.
-SELECT min(as_of) AS as_of
-FROM prescore.generations
-WHERE pipeline = {pipeline} AND model_version = {model_version} AND as_of > {after} AND undone_at IS NULL
