@@ -140,10 +140,11 @@ def test_a_failure_holds_what_the_model_rests_on_and_flags_the_rest_unless_decla
 
     assert leads_to(plain) is Disposition.HOLD
     assert leads_to(plain, on_fail="flag") is Disposition.PUBLISH_FLAGGED
-    for importance in (0.09, None):
-        unimportant = Model(normal(5_000), importance=importance)
-        assert leads_to(unimportant) is Disposition.PUBLISH_FLAGGED
-        assert leads_to(unimportant, on_fail="hold") is Disposition.HOLD
+    assert leads_to(plain, importance=0.1) is Disposition.HOLD
+    assert leads_to(plain, importance=0.09) is Disposition.PUBLISH_FLAGGED
+    unmeasured = Model(normal(5_000), importance=None)
+    assert leads_to(unmeasured) is Disposition.PUBLISH_FLAGGED
+    assert leads_to(unmeasured, on_fail="hold") is Disposition.HOLD
 
 
 def test_a_step_is_seen_from_recent_runs_and_drift_from_training(plain: Model) -> None:

@@ -70,7 +70,7 @@ def _table(entities: int, found: dict[str, tuple[dict[str, Any], dict[str, Any]]
     row("clean days on which the data set drifts", lambda j: str(sum(d["dataset"] for d in j["told"]["clean"])))
     for fault in FAULTS:
         row(fault.name, lambda j, fault=fault: _first(j["told"], fault))
-    row("1,000,000 rows x 30 features", lambda j: f"{j['told']['seconds']:.1f} s", 1)
+    row("1,000,000 rows x 30 features, CPU time", lambda j: f"{j['told']['seconds']:.1f} s", 1)
     row("memory at most, reading included", lambda j: f"{j['memory'] / 2**30:.2f} GiB", 1)
     return table
 

@@ -43,9 +43,9 @@ def drifted(reference: pd.DataFrame, current: pd.DataFrame, texts: list[str]) ->
 def main(folder: Path, large: bool) -> None:
     if large:
         reference, current = (pd.read_parquet(folder / f"{name}.parquet") for name in ("large_training", "large"))
-        started = time.perf_counter()
+        started = time.process_time()
         drifted(reference, current, [])
-        told = {"seconds": time.perf_counter() - started}
+        told = {"seconds": time.process_time() - started}
     else:
         stream = json.loads((folder / "stream.json").read_text())
         reference = pd.read_parquet(folder / "training.parquet")

@@ -41,9 +41,9 @@ def drifted(fitted: nannyml.UnivariateDriftCalculator, current: pd.DataFrame) ->
 def main(folder: Path, large: bool) -> None:
     if large:
         reference, current = (pd.read_parquet(folder / f"{name}.parquet") for name in ("large_training", "large"))
-        started = time.perf_counter()
+        started = time.process_time()
         drifted(calculator(reference, [], 10_000), current)
-        told = {"seconds": time.perf_counter() - started}
+        told = {"seconds": time.process_time() - started}
     else:
         stream = json.loads((folder / "stream.json").read_text())
         reference = pd.read_parquet(folder / "training.parquet").sample(frac=1, random_state=1)

@@ -51,7 +51,7 @@ def _large(folder: Path) -> dict[str, float]:
     columns = [Column(name=name, postgres_type="double precision") for name in training.column_names]
     nothing = pa.table({"p": pa.array([], pa.float64())})
     profile = ModelProfile.from_bundle(build_profile(training, columns, nothing))
-    started = time.perf_counter()
+    started = time.process_time()
     counter = ProfileCounter(profile)
     for batch in pq.ParquetFile(folder / "large.parquet").iter_batches(65_536):
         counter.add(batch, pa.RecordBatch.from_pydict({}))
@@ -63,7 +63,7 @@ def _large(folder: Path) -> dict[str, float]:
     )
     for check in JUDGED:
         list(check.ask(evidence, check))
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.process_time() - started}
 
 
 if __name__ == "__main__":
