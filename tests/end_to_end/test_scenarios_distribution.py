@@ -247,3 +247,11 @@ def test_scenario_1_a_dead_loader_makes_no_night_look_new_and_readers_see_every_
     assert nightly(world, NOON + 6 * DAY + 2 * HOUR).status is Status.HELD
     world.execute("TRUNCATE public.copied; INSERT INTO public.copied SELECT * FROM public.items")
     assert nightly(world, NOON + 6 * DAY + 3 * HOUR).status is Status.PUBLISHED
+    # The same values, each with its neighbour: news, although no column as a whole shows it.
+    world.execute(
+        f"UPDATE public.items SET updated_at = '{(NOON + 7 * DAY).isoformat()}';"
+        "UPDATE public.copied AS t SET a = f.a, b = f.b, c = f.c FROM public.items AS f WHERE f.id = 1 + t.id % 300"
+    )
+    exchanged = nightly(world, NOON + 7 * DAY + HOUR)
+    assert (exchanged.status, found(exchanged, "outputs.frozen")[""].verdict) == (Status.PUBLISHED, Verdict.PASS)
+    assert "other entities" in found(exchanged, "outputs.frozen")[""].reason
