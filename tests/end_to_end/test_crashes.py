@@ -341,7 +341,10 @@ class Reader:
         for _, _, generations in self.answers:
             assert set(generations) <= set(published)
             assert len(generations) <= 1 or not one_generation
-        assert self.lookups <= ({"fresh"} if before.rows else {"fresh", "missing", "no view"})
+        # Features shift with as_of here, so that a publication may be flagged for drift, the same in both worlds.
+        states = {row[1] for row in (*before.rows, *after.rows)}
+        assert states <= {"fresh", "aging"}
+        assert self.lookups <= (states if before.rows else states | {"missing", "no view"})
 
 
 @contextmanager
