@@ -342,7 +342,7 @@ class Reader:
             assert set(generations) <= set(published)
             assert len(generations) <= 1 or not one_generation
         # Features shift with as_of here, so that a publication may be flagged for drift, the same in both worlds.
-        states = {row[1] for row in (*before.rows, *after.rows)}
+        states = {row[1] for row in (*before.rows, *after.rows) if row[0] == 1}
         assert states <= {"fresh", "aging"}
         assert self.lookups <= (states if before.rows else states | {"missing", "no view"})
 
