@@ -35,7 +35,7 @@ INSERT INTO shop.orders
 SELECT row_number() OVER (), x, 1 + (x + n * (x % 5)) % 30, 10 + x % 7, ordered_at, ordered_at + interval '10 minutes'
 FROM generate_series(1, 140) AS x
 CROSS JOIN LATERAL (
-    SELECT n, now() - interval '1 hour' - n * (5 + x % 60) * interval '1 day' AS ordered_at
+    SELECT n, now() - interval '1 hour' - x * interval '1 second' - n * (5 + x % 60) * interval '1 day' AS ordered_at
     FROM generate_series(0, 400 / (5 + x % 60)) AS n
 ) AS orders;
 ANALYZE shop.customers, shop.orders

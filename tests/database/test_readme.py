@@ -122,7 +122,8 @@ def test_the_pipeline_of_the_readme_is_served_and_every_example_runs(
     health = answer("pipeline_health")
     assert sorted((row["pipeline"], row["state"], row["overdue"]) for row in health) == [
         ("churn", "fresh", False),
-        ("recommendations", "fresh", False),
+        # Flagged: ten customers never bought anything, and training knew none like them.
+        ("recommendations", "aging", False),
     ]
     places = answer("WITH ORDINALITY")
     assert [row["place"] for row in places] == list(range(1, 11))
@@ -131,7 +132,8 @@ def test_the_pipeline_of_the_readme_is_served_and_every_example_runs(
     assert answer("17 = ANY")
     # What cannot be answered yet (of how much is usual, of labels to come) counts as nothing against anybody.
     assert {row["verdict"] for row in answer("prescore.checks")} <= {"pass", "skipped", "unknown"}
-    assert {row[0] for row in world.rows("SELECT effective FROM prescore.checks")} <= {"pass", "skipped"}
+    of_churn = world.rows("SELECT effective FROM prescore.checks WHERE pipeline = 'churn'")
+    assert {row[0] for row in of_churn} <= {"pass", "skipped"}
     assert [(row["version"], row["until"]) for row in answer("prescore.aliases")] == [(1, None)]
     columns = list(world.one("SELECT * FROM predictions.churn WHERE customer_id = 42"))
     assert columns == [name for name in _listed_columns() if name in columns]
