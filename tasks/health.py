@@ -205,7 +205,7 @@ def _last_run(health: PipelineHealth) -> Problem | None:
     text = (
         f"The last run ({health.last_run_id}, {health.last_run_trigger}) was {status}: {health.last_run_message or ''}"
     )
-    text = text.rstrip(": ")
+    text = text if health.last_run_message else f"{text.rstrip(': ')}."
     return Problem(code=str(status), short=f"last run {status}", text=text, remedy=_of_last_run(health), wrong=False)
 
 

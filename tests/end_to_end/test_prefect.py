@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("prefect")
 
 REPOSITORY = Path(__file__).parents[2]
-STEPS = ["load model", "check guards", "select population", "check population", "score entities", "check rows"]
+STEPS = ["load model", "check guards", "select population", "check population", "score entities", "keep profile"]
+STEPS += ["check rows", "check promise"]
 DEADLINE = 120.0
 
 #: A pipeline's schedules: one that is due in twelve hours, every day, and one that is due never during a test.
@@ -825,6 +826,32 @@ def test_the_form_of_a_manual_run_explains_every_field(server: Server) -> None:
 
 
 # Long ones ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_schedule_that_was_missed_is_made_up_for_by_a_recovery_run(world: World, server: Server) -> None:
+    from prefect.flow_engine import run_flow_sync
+
+    from flows.automations import bring_automations, remove_automations
+    from flows.deploy import deploy
+    from flows.deployed import score
+
+    yearly = PIPELINE_TOML + '\n[schedule]\nfull = "1 1 1 1 *"\n'
+    make_model(world, make_pipeline(world, "missed", toml=yearly))
+    deploy(world.settings, "missed", pool="crowd", create_pool=True)
+    there = server.client.read_deployment_by_name("score/missed")
+    (planned,) = plan(world.settings, "missed").deployments
+    # Ten seconds, the least that Prefect takes, in place of a year.
+    soon = replace(planned, automations=(replace(planned.automations[0], absent_for=10),))
+    assert bring_automations(server.client, soon, there.id)
+
+    made = eventually(lambda: [run for run in server.runs_of(there.id) if run.created_by and not run.auto_scheduled])[0]
+    remove_automations(server.client, there.id)
+    ended = run_flow_sync(score, flow_run=made, parameters=made.parameters, return_type="state")
+
+    assert ended is not None
+    assert ended.name == "Completed"
+    assert world.one("SELECT trigger, status FROM prescore.runs") == {"trigger": "recovery", "status": "published"}
 
 
 @pytest.mark.slow
