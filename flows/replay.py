@@ -157,14 +157,8 @@ def _days(runs: Iterable[Any]) -> tuple[date, ...]:
 
 def _agreement(replayed: Replayed, today: Pipeline) -> tuple[int, int]:
     """Return how many answers are stored of runs under today's contract, and how many came out the same."""
-    answers = reproduced = 0
-    for outcome in replayed.outcomes:
-        if outcome.run.contract_digest == today.contract_digest:
-            stored = {(f.check_id, f.subject): (f.verdict, f.effective) for f in outcome.run.findings}
-            again = {(f.check_id, f.subject): (f.verdict.value, f.effective.value) for f in outcome.findings}
-            answers += len(stored)
-            reproduced += sum(again.get(label) == found for label, found in stored.items())
-    return answers, reproduced
+    ours = [outcome for outcome in replayed.outcomes if outcome.run.contract_digest == today.contract_digest]
+    return sum(outcome.answers for outcome in ours), sum(outcome.reproduced for outcome in ours)
 
 
 def _not_judged(today: Pipeline, proposed: Pipeline) -> Iterable[str]:
@@ -180,6 +174,8 @@ def _not_judged(today: Pipeline, proposed: Pipeline) -> Iterable[str]:
             for key in sorted(set(fields) - judged):
                 if getattr(source, key) != getattr(known, key):
                     yield f"[[source]] {source.name} {key}: what arrived was counted as it was declared then"
+    if proposed.features != today.features:
+        yield "[features]: the ages of features were measured as they were declared then"
     if proposed.drift.bins != today.drift.bins:
         yield "[drift] bins: the bins of a model version are frozen when it is made"
     for key in ("metric", "output", "maturity", "sample"):

@@ -6,6 +6,7 @@ rows) is not there, so that it raises; such checks are left as they answered.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from tasks.population import Mode, Selection, Served
 from tasks.profiles import ModelProfile, StoredProfile, read_profiles
 from tasks.runs import Snapshot
 from tasks.scoring import Tally
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from tasks.pipeline import Pipeline
@@ -199,7 +202,8 @@ def _asked(evidence: Evidence, check: Check, stored: Sequence[StoredFinding]) ->
         return None  # empty, or a key held a NULL: that is not stored, and no limit changes it
     try:
         return list(check.ask(evidence, check))
-    except (NotStored, AttributeError, KeyError, AssertionError):
+    except Exception as error:  # whatever it looked at is not stored
+        logger.debug("%s is left as it answered: %s", check.id, type(error).__name__)
         return None
 
 

@@ -6,8 +6,9 @@ and scored stays as it was; what its publication promises, and what later runs h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tasks import freshness, timeline, verdicts, waivers
 from tasks.checks import Phase
 from tasks.database import rows
 from tasks.findings import CheckClass, Disposition, Finding, Followup, Verdict
-from tasks.freshness import Judgement, Promise
+from tasks.freshness import Judgement
 from tasks.history import PastRun, read_findings
 from tasks.population import Served
 from tasks.recollection import NotStored, Recollection, ask_again
@@ -45,22 +46,15 @@ class Outcome:
     run: PastRun
     #: published, flagged, held or aborted; open when it would have gone on where it stopped; else how it really ended.
     ended: str
-    findings: tuple[Finding, ...] = ()
+    #: What counts as warned or failed, by check and subject; without what was taken over from an earlier run.
+    alarms: Mapping[tuple[str, str], Verdict] = field(default_factory=dict)
     #: What would have had to happen next.
     followups: frozenset[Followup] = frozenset()
-    #: None unless it published.
-    promise: Promise | None = None
     #: Checks that are left as they answered then.
     left: frozenset[str] = frozenset()
-
-    @property
-    def alarms(self) -> dict[tuple[str, str], Verdict]:
-        """What counts as warned or failed, by check and subject; without what was taken over from an earlier run."""
-        return {
-            (found.check_id, found.subject): found.effective
-            for found in self.findings
-            if found.alarming and "amends" not in found.evidence
-        }
+    #: Stored answers of the run, and how many of them came out the same, with what they count as.
+    answers: int = 0
+    reproduced: int = 0
 
 
 @dataclass(kw_only=True)
@@ -75,32 +69,26 @@ class _Served:
     alarms: list[Finding] | None = None
 
 
-@dataclass(kw_only=True)
 class _Memory:
     """What the runs before answered, as prescore.checks would hold it."""
 
-    most: int
-    answers: dict[tuple[str, str], list[Past]] = field(default_factory=dict)
-    modes: dict[int, str] = field(default_factory=dict)
+    def __init__(self, most: int, answers: Mapping[tuple[str, str], Sequence[Past]], modes: Mapping[int, str]) -> None:
+        self.most = most
+        self.answers = _Answers({key: list(known) for key, known in answers.items()})
+        self.runs: dict[str, deque[int]] = {}
+        for run_id, mode in sorted(modes.items()):
+            self._remember(run_id, mode)
 
     def history(self, model_version: int | None) -> History:
         """Return what the last runs of each mode answered, newest first."""
-        alive: set[int] = set()
-        for mode in set(self.modes.values()):
-            alive |= set(sorted((run for run, each in self.modes.items() if each == mode), reverse=True)[: self.most])
-        self.modes = {run: mode for run, mode in self.modes.items() if run in alive}
-        self.answers = {
-            key: kept
-            for key, known in self.answers.items()
-            if (kept := [past for past in known if past.run_id in alive])
-        }
+        self.answers.alive = {run_id for runs in self.runs.values() for run_id in runs}
         return History(self.answers, model_version)
 
     def add(self, run: PastRun, findings: Iterable[Finding]) -> None:
         """Remember what a run answered; manual runs confirm and clear nothing."""
         if run.trigger not in _ADVANCING:
             return
-        self.modes[run.run_id] = run.mode
+        self._remember(run.run_id, run.mode)
         for found in findings:
             if found.verdict is not Verdict.SKIPPED:
                 past = Past(
@@ -109,7 +97,24 @@ class _Memory:
                     verdict=found.verdict,
                     small_sample=found.small_sample,
                 )
-                self.answers.setdefault((found.check_id, found.subject), []).insert(0, past)
+                known = self.answers.setdefault((found.check_id, found.subject), [])
+                known.insert(0, past)
+                if len(known) > 4 * self.most:
+                    known[:] = [each for each in known if each.run_id in self.answers.alive or each is past]
+
+    def _remember(self, run_id: int, mode: str) -> None:
+        self.runs.setdefault(mode, deque(maxlen=self.most)).append(run_id)
+
+
+class _Answers(dict[tuple[str, str], list[Past]]):
+    """Answers by check and subject, newest first; what lies too many runs back is there no more."""
+
+    alive: Set[int] = frozenset()
+
+    def get(self, key: tuple[str, str], default: Any = ()) -> Any:
+        """Return the answers that count."""
+        known = super().get(key)
+        return default if known is None else [past for past in known if past.run_id in self.alive]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +202,7 @@ class _Contract:
             version = self.recollection.version(run)
         except NotStored:
             self.memory.add(run, ())
-            return Outcome(run=run, ended=run.status)
+            return Outcome(run=replace(run, findings=()), ended=run.status)
         evidence = self.recollection.evidence(
             run,
             self.pipeline,
@@ -248,17 +253,26 @@ class _Contract:
         else:
             ended = "published" if judgement.disposition is Disposition.PUBLISH else "flagged"
         published = ended in {"published", "flagged"}
-        outcome = Outcome(
-            run=run,
-            ended=ended,
-            findings=judgement.findings,
-            followups=judgement.followups,
-            promise=judgement.promise if published else None,
-            left=frozenset(left),
-        )
         if published and run.generation_id is not None:
-            self.made.append(_published(outcome, judgement.promise, self.stored.get(run.generation_id)))
-        return outcome
+            self.made.append(_published(run, judgement, self.stored.get(run.generation_id)))
+        then = {(found.check_id, found.subject): (found.verdict, found.effective) for found in run.findings}
+        again = {
+            (found.check_id, found.subject): (found.verdict.value, found.effective.value)
+            for found in judgement.findings
+        }
+        return Outcome(
+            run=replace(run, findings=()),
+            ended=ended,
+            alarms={
+                (found.check_id, found.subject): found.effective
+                for found in judgement.findings
+                if found.alarming and "amends" not in found.evidence
+            },
+            followups=judgement.followups,
+            left=frozenset(left),
+            answers=len(then),
+            reproduced=sum(again.get(label) == found for label, found in then.items()),
+        )
 
     def _served(self, instant: datetime) -> _Served | None:
         """Return what would have been served at an instant."""
@@ -280,14 +294,13 @@ def read_past(connection: sa.Connection, pipeline: str, since: datetime) -> list
 
 
 def _seed(connection: sa.Connection, pipeline: Pipeline, rules: Rules, past: Sequence[PastRun]) -> _Memory:
-    memory = _Memory(most=rules.remembered)
-    if past:
-        first = past[0].run_id
-        known = verdicts.read_history(connection, pipeline.name, rules, before_run=first, model_version=None).answers
-        memory.answers = {key: list(answers) for key, answers in known.items()}
-        run_ids = {answer.run_id for answers in known.values() for answer in answers}
-        memory.modes = {row.run_id: row.mode for row in rows(connection, "list_modes", run_ids=list(run_ids))}
-    return memory
+    if not past:
+        return _Memory(rules.remembered, {}, {})
+    first = past[0].run_id
+    known = verdicts.read_history(connection, pipeline.name, rules, before_run=first, model_version=None).answers
+    run_ids = {answer.run_id for answers in known.values() for answer in answers}
+    modes = {row.run_id: row.mode for row in rows(connection, "list_modes", run_ids=list(run_ids))}
+    return _Memory(rules.remembered, known, modes)
 
 
 def _before(connection: sa.Connection, publication: Publication) -> _Served:
@@ -295,12 +308,14 @@ def _before(connection: sa.Connection, publication: Publication) -> _Served:
     return _Served(publication=publication, rows=row.rows, model=row.model, model_version=row.model_version)
 
 
-def _published(outcome: Outcome, promise: Promise, really: Publication | None) -> _Served:
-    run = outcome.run
+def _published(run: PastRun, judgement: Judgement, really: Publication | None) -> _Served:
+    promise = judgement.promise
     assert run.generation_id is not None
     took = (run.ended_at or run.started_at) - run.started_at
     alarms = [
-        found for found in outcome.findings if found.alarming and (found.waived or found.class_ is not CheckClass.CLOCK)
+        found
+        for found in judgement.findings
+        if found.alarming and (found.waived or found.class_ is not CheckClass.CLOCK)
     ]
     return _Served(
         publication=Publication(
@@ -372,4 +387,4 @@ def _read_waivers(connection: sa.Connection, past: Sequence[PastRun]) -> Mapping
 
 
 def _with_findings(run: PastRun, findings: Sequence[Any]) -> PastRun:
-    return PastRun(**{**vars(run), "findings": tuple(findings)})
+    return replace(run, findings=tuple(findings))
