@@ -57,7 +57,7 @@ SELECT w.*,
        (SELECT count(*) FROM predictions.items_usable) AS usable,
        (SELECT max(label) FROM (SELECT label FROM predictions.items_usable ORDER BY label DESC LIMIT 5) AS t) AS top
 FROM (SELECT count(*) AS rows, min(label) AS lowest, max(label) AS highest, min(scored_in) AS oldest, max(scored_in) AS newest,
-             count(*) FILTER (WHERE state <> 'fresh') AS unusable, count(*) FILTER (WHERE data_as_of <> as_of) AS strange
+             count(*) FILTER (WHERE state NOT IN ('fresh', 'aging')) AS unusable, count(*) FILTER (WHERE data_as_of <> as_of) AS strange
       FROM predictions.items) AS w
 """
 POINT = "SELECT label, state FROM predictions.items WHERE id = {key}"
@@ -136,7 +136,8 @@ class Reader(ABC, threading.Thread):
             found = self.timed(statement, key)
             assert len(found) == 1, f"{statement} returned {len(found)} rows"
             label, state = found[0]
-            assert state == "fresh"
+            # A check may well flag a column that changes for everybody; it is the same for all of a publication.
+            assert state in {"fresh", "aging"}
             self.arrive(label)
 
     def timed(self, statement: str, key: int) -> list[tuple[Any, ...]]:
@@ -283,7 +284,7 @@ def _take_snapshot(url: str, transactions: ExitStack) -> Any:
 def _require_snapshot(before: int, cursor: Any) -> None:
     """Require that a snapshot sees the publication that was served when it was taken, then end it."""
     for statement in (POINT, LOOKUP):
-        assert _ask(cursor, statement.format(key=ROWS)) == [(before, "fresh")]
+        assert _ask(cursor, statement.format(key=ROWS)) in ([(before, "fresh")], [(before, "aging")])
     assert _label_of(_ask(cursor, WHOLE.format(key=1))[0]) == before
     cursor.connection.close()
 

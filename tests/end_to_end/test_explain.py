@@ -14,6 +14,9 @@ from flows.cli import app
 from tasks.runs import Trigger
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
+# One story in order: its tests stay on one worker.
+pytestmark = pytest.mark.xdist_group("explain")
+
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 DECLARED = """
 [schedule]

@@ -143,7 +143,7 @@ def test_what_a_run_would_be_stopped_by_is_said(world: World, monkeypatch: pytes
     make_pipeline(world, features=FEATURES_SQL.replace("i.a,", "i.a + 1 AS a,"))
     found = preview_run(world.settings, "items", limit=2)
     assert found.disposition is Disposition.ABORT
-    assert [finding.check_id for finding in found.findings] == ["logic"]
+    assert [finding.check_id for finding in found.findings] == ["logic", "model.golden"]
     told = prescore(world, monkeypatch, "score", "items", "--dry-run").stdout
     assert "would not publish (abort)" in told
     assert "known rows: a" in told
