@@ -57,7 +57,8 @@ SELECT w.*,
        (SELECT count(*) FROM predictions.items_usable) AS usable,
        (SELECT max(label) FROM (SELECT label FROM predictions.items_usable ORDER BY label DESC LIMIT 5) AS t) AS top
 FROM (SELECT count(*) AS rows, min(label) AS lowest, max(label) AS highest, min(scored_in) AS oldest, max(scored_in) AS newest,
-             count(*) FILTER (WHERE state NOT IN ('fresh', 'aging')) AS unusable, count(*) FILTER (WHERE data_as_of <> as_of) AS strange
+             count(*) FILTER (WHERE state NOT IN ('fresh', 'aging')) AS unusable,
+             count(*) FILTER (WHERE data_as_of <> as_of) AS strange
       FROM predictions.items) AS w
 """
 POINT = "SELECT label, state FROM predictions.items WHERE id = {key}"

@@ -122,8 +122,7 @@ def test_the_pipeline_of_the_readme_is_served_and_every_example_runs(
     health = answer("pipeline_health")
     assert sorted((row["pipeline"], row["state"], row["overdue"]) for row in health) == [
         ("churn", "fresh", False),
-        # Flagged: ten customers never bought anything, and training knew none like them.
-        ("recommendations", "aging", False),
+        ("recommendations", "fresh", False),
     ]
     places = answer("WITH ORDINALITY")
     assert [row["place"] for row in places] == list(range(1, 11))

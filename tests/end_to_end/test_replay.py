@@ -18,6 +18,9 @@ from tasks.pipeline import PipelineInvalid
 from tasks.runs import Trigger
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
+# Made once and used by all: one worker.
+pytestmark = pytest.mark.xdist_group("replay")
+
 BEGIN = datetime(2026, 3, 2, 3, tzinfo=UTC)
 DAY = timedelta(days=1)
 TOML = (

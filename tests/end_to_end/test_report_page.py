@@ -18,6 +18,9 @@ from tasks.runs import Trigger
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 from tests.unit.test_page import Page
 
+# Made once and used by all: one worker.
+pytestmark = pytest.mark.xdist_group("report page")
+
 BEGIN = datetime(2026, 3, 1, 3, tzinfo=UTC)
 DAY = timedelta(days=1)
 TOML = (

@@ -16,6 +16,9 @@ from tasks.freshness import Finding, Followup, Verdict
 from tasks.runs import Status, Trigger
 from tests.factories import World, make_pipeline, make_world
 
+# Made once and used by all: one worker.
+pytestmark = pytest.mark.xdist_group("performance")
+
 START = datetime(2026, 3, 1, 6, tzinfo=UTC)
 
 TOML = """

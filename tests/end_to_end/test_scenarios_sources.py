@@ -29,6 +29,9 @@ from tasks.scoring import Scorer
 from tests.conftest import execute, psql_url
 from tests.factories import World, make_model, make_pipeline, make_world
 
+# Made once and used by all: one worker.
+pytestmark = pytest.mark.xdist_group("sources")
+
 ITEMS = 240
 NIGHT = 1_000
 REGIONS = 24

@@ -22,6 +22,9 @@ from tasks import alarms
 from tasks.settings import Settings
 from tests.factories import World, make_model, make_pipeline, make_world
 
+# Made once and used by all: one worker.
+pytestmark = pytest.mark.xdist_group("watch")
+
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
