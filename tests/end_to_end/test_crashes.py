@@ -147,7 +147,7 @@ def _tidy(stage: Stage) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", DEFAULT, ids=str)
-def test_a_killed_run_leaves_nothing_to_repair(stage: Stage, case: Case) -> None:
+def test_scenario_15_a_killed_run_leaves_nothing_to_repair(stage: Stage, case: Case) -> None:
     def next_run(world: World) -> dict[str, Any]:
         summary = world.score(full=case.mode == "full")
         return {"status": summary.status, "run_id": summary.run_id, "generation_id": summary.generation_id}

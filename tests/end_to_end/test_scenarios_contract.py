@@ -63,7 +63,7 @@ def state(world: World, key: int = 200) -> str:
     return str(look_up(world.url, "items", [str(key)])["state"])
 
 
-def test_a_waived_volume_is_published_flagged_until_the_next_deadline_and_is_never_a_baseline(
+def test_scenario_18_a_waived_volume_is_published_flagged_until_the_next_deadline_and_is_never_a_baseline(
     database_url: str, tmp_path: Path
 ) -> None:
     world = make_scheduled_world(database_url, tmp_path)
@@ -127,7 +127,7 @@ def test_a_waived_volume_is_published_flagged_until_the_next_deadline_and_is_nev
     assert [run_id for (run_id,) in baselines] == [1, clean.run_id]
 
 
-def test_a_person_who_runs_it_does_not_hide_a_dead_scheduler_and_makes_no_data_younger(
+def test_scenario_17_a_person_who_runs_it_does_not_hide_a_dead_scheduler_and_makes_no_data_younger(
     database_url: str, tmp_path: Path
 ) -> None:
     source = '[[source]]\nname = "public.items"\nwatermark = "updated_at"\nrequired = {}\n'

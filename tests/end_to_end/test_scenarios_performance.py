@@ -112,7 +112,7 @@ def later(world: World, story: dict[int, RunSummary]) -> Callable[..., Finding]:
 _DAYS = itertools.count(75)
 
 
-def test_a_concept_shift_shows_when_its_labels_have_matured_and_not_before(
+def test_scenario_20_a_concept_shift_shows_when_its_labels_have_matured_and_not_before(
     world: World, story: dict[int, RunSummary]
 ) -> None:
     assert found(story[0], "performance.estimate").verdict is Verdict.PASS

@@ -59,7 +59,7 @@ def _health(world: World, at: datetime) -> dict[str, Any]:
     return found
 
 
-def test_with_every_process_of_ours_dead_for_two_days_readers_and_health_say_so(
+def test_scenario_16_with_every_process_of_ours_dead_for_two_days_readers_and_health_say_so(
     database_url: str, tmp_path: Path
 ) -> None:
     schedule = '\n[schedule]\nfull = "0 3 * * *"\ngrace = "30m"\n'
@@ -93,7 +93,9 @@ def test_with_every_process_of_ours_dead_for_two_days_readers_and_health_say_so(
 
 
 @pytest.mark.slow
-def test_days_on_which_clocks_change_miss_no_deadline_and_invent_none(database_url: str, tmp_path: Path) -> None:
+def test_scenario_19_days_on_which_clocks_change_miss_no_deadline_and_invent_none(
+    database_url: str, tmp_path: Path
+) -> None:
     # 02:30 in Berlin comes twice on 28 October 2040, and never on 31 March 2041.
     schedule = (
         '\n[schedule]\ntimezone = "Europe/Berlin"\nfull = "30 2 * * *"\nincremental = "0 * * * *"\ngrace = "10m"\n'
