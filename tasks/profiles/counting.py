@@ -5,6 +5,7 @@ Counts are exact whatever the batches are, and counts of parts add up.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -171,7 +172,7 @@ def _counter(bins: ColumnBins, *, sums: bool = False) -> _Counter:
     return _TextCounter(bins) if bins.kind == "text" else _NumberCounter(bins, sums=sums)
 
 
-class _Counter:
+class _Counter(ABC):
     """Counts one column."""
 
     def __init__(self, bins: ColumnBins) -> None:
@@ -183,11 +184,13 @@ class _Counter:
         self.nulls += values.null_count
         self._add(values)
 
+    @abstractmethod
     def _add(self, values: pa.Array) -> None:
-        raise NotImplementedError
+        """Count the values of a batch."""
 
+    @abstractmethod
     def counted(self) -> ColumnCounts:
-        raise NotImplementedError
+        """Return what was counted so far."""
 
     def _digest(self) -> int:
         return (self.digest + self.nulls * _NULL) % _MODULUS
