@@ -11,7 +11,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.columns import Column
+from tasks.columns import Column, key_hash
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.features import AS_OF, KEYS_PER_QUERY, FeatureContract, key_list
@@ -194,6 +194,7 @@ def _fragments(
         "changed_keys": key_list(key, "changes"),
         "changes_query": changes.text if changes is not None else f"{nobody} WHERE false",
         "keys_of_p": ", ".join(f"p.{quote(c.name)}" for c in key),
+        "key_hash": key_hash(key, "p"),
         "key_names": ", ".join(quote(c.name) for c in key),
         "key_missing": " OR ".join(f"p.{quote(c.name)} IS NULL" for c in key),
         "keys_read": ", ".join(f"{c.read(f'judged.{quote(c.name)}')} AS {quote(c.name)}" for c in key),

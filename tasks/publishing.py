@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks.columns import key_arrays
+from tasks.columns import key_arrays, key_hash
 from tasks.database import clock, connect, load_query, one, quote, raw_execute
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
@@ -203,7 +203,7 @@ class Staged:
 
 def staged(run: Run, objects: Objects, storage_id: int) -> Staged:
     """Count and fingerprint what this run wrote."""
-    statement = load_query("sum_storage", {"storage": objects.storage(storage_id), "key_names": objects.key_names})
+    statement = load_query("sum_storage", {"storage": objects.storage(storage_id), "key_hash": key_hash(objects.key)})
     row = run.connection.execute(sa.text(statement), {"generation_id": run.generation_id}).one()
     run.connection.rollback()
     return Staged(storage_id=storage_id, rows=row.rows, rejected=row.rejected, key_checksum=row.key_checksum)
@@ -322,6 +322,7 @@ def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, be
             "staged": objects.storage(storage_id),
             "columns": ", ".join([objects.key_names, *(quote(name) for name in columns)]),
             "key_names": objects.key_names,
+            "key_hash": key_hash(objects.key),
             "assignments": ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in columns),
         },
     )
@@ -363,7 +364,7 @@ def _delete_gone(run: Run, objects: Objects, selection: Selection, before: Serve
                 "key_arrays": key_arrays(chunk, objects.key),
                 "key_names": objects.key_names,
                 "key_matches": " AND ".join(f"r.{quote(c.name)} = gone.{quote(c.name)}" for c in objects.key),
-                "key_of_r": ", ".join(f"r.{quote(c.name)}" for c in objects.key),
+                "key_hash": key_hash(objects.key, "r"),
             },
         )
         deleted = raw_execute(run.connection, statement).fetchone()

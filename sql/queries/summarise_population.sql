@@ -1,7 +1,7 @@
 -- Count who needs a prediction, and fingerprint the population, in the run's snapshot.
 -- Fragments: as_of, since_at, due_before (instant literals), entity_keys, entity_query, storage (table), served_keys,
--- served_where, hidden (condition on served: a row without a prediction to show), changed_keys, changes_query, keys_of_p,
--- key_names, key_missing.
+-- served_where, hidden (condition on served: a row without a prediction to show), changed_keys, changes_query, key_hash
+-- (bigint: their sum is a numeric, and exact), key_names, key_missing.
 -- The checksum is a sum of 64-bit hashes, not an XOR: pairs of duplicates would cancel.
 -- Queries of users see the CTEs before them: none has a name that a table of theirs would have.
 -- Grain: one row.
@@ -16,8 +16,8 @@ prescore_changed AS (SELECT DISTINCT {changed_keys}, true AS is_changed FROM (
 {changes_query}
 ) AS changes)
 SELECT count(*) AS population,
-       coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric), 0)::text AS key_checksum,
-       coalesce(sum(hash_record_extended(ROW({keys_of_p}), 0)::numeric)
+       coalesce(sum({key_hash}), 0)::text AS key_checksum,
+       coalesce(sum({key_hash})
                     FILTER (WHERE s.as_of IS NULL OR c.is_changed OR s.is_hidden OR s.as_of <= {due_before}), 0)::text
            AS selected_checksum,
        count(*) FILTER (WHERE {key_missing}) AS null_keys,

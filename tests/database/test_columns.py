@@ -18,6 +18,7 @@ from tasks.columns import (
     TypeNotSupported,
     array_literal,
     canonical,
+    key_hash,
     model_frame,
 )
 from tasks.features import QueryRefused
@@ -192,6 +193,31 @@ def test_a_bigint_that_float64_cannot_hold_is_refused_as_a_feature_but_travels_a
     assert table.column("account").to_pylist() == [2**53 + 1]
     with pytest.raises(IntegerTooWide, match="Feature account"):
         model_frame(table, [column("bigint", "account")])
+
+
+def test_the_hash_of_every_key_is_that_of_its_record_and_sums_exactly(world: World) -> None:
+    """Checksums that earlier versions stored stay comparable, whichever way a key is hashed."""
+    keys = {name: READ[declared][1] for name, declared in _declared_keys().items()}
+    for name, literals in keys.items():
+        values = ", ".join(f"({literal}::{name})" for literal in literals)
+        for seed in ("0", "7"):
+            found = world.one(
+                f"SELECT array_agg({key_hash([column(name)], 'v', seed=seed)}) AS own, sum({key_hash([column(name)])}) AS total, "
+                f"array_agg(hash_record_extended(ROW(v.x), {seed})) AS record, "
+                f"sum(hash_record_extended(ROW(v.x), 0)::numeric) AS exact FROM (VALUES {values}) AS v(x)"
+            )
+            # A NULL is no key: its record hashes to 0, which adds as little as a hash that is NULL.
+            assert [value or 0 for value in found["own"]] == found["record"], name
+            assert found["total"] == found["exact"], name
+    several = [column("bigint", "a"), column("text", "b")]
+    both = f"SELECT {key_hash(several)} = hash_record_extended(ROW(a, b), 0) AS same FROM (VALUES (1::bigint, 'x')) AS v(a, b)"
+    assert world.one(both)["same"]
+    largest = "SELECT sum(x) AS total FROM (SELECT 9223372036854775807 AS x FROM generate_series(1, 1000)) AS v"
+    assert world.one(largest)["total"] == 1000 * (2**63 - 1)
+
+
+def _declared_keys() -> dict[str, str]:
+    return {found: declared for declared, (found, _, _) in READ.items() if TYPES[found].key and declared == found}
 
 
 def test_every_type_that_is_written_is_read_back_equal(world: World) -> None:
