@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows import score as scoring
 from flows import train as training
+from flows.progress import PrefectSender, ProgressArtifact
 from tasks import events, report
 from tasks.database import resolve_url
 from tasks.deployments import is_full
@@ -83,17 +84,20 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     when it was held, aborted or ended by an error; its message says why. However it ends, it leaves a report.
     """
     log_into_run()
-    settings, watch, begun = read_settings(), Stopwatch(), time.monotonic()
+    settings, begun = read_settings(), time.monotonic()
+    progress = ProgressArtifact(params.pipeline, PrefectSender(report.progress_key(params.pipeline)))
+    watch = Stopwatch(progress)
     before = _see(settings, params.pipeline)
     try:
-        summary = scoring.score(
-            settings,
-            params.pipeline,
-            full=params.full or _made_by_full_schedule(),
-            as_of=params.as_of,
-            trigger=_trigger(),
-            watcher=watch,
-        )
+        with progress:
+            summary = scoring.score(
+                settings,
+                params.pipeline,
+                full=params.full or _made_by_full_schedule(),
+                as_of=params.as_of,
+                trigger=_trigger(),
+                watcher=watch,
+            )
     except Exception as error:
         reason = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
         _leave_report(settings, params.pipeline, watch, since=begun, refused=reason)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import checks, freshness, population, publishing, registry, runs, staging, usersql, verdicts, waivers
+from tasks import (
+    backends,
+    checks,
+    freshness,
+    population,
+    publishing,
+    registry,
+    runs,
+    staging,
+    usersql,
+    verdicts,
+    waivers,
+)
 from tasks.checks import Evidence, Phase
+from tasks.costs import RunCost
 from tasks.database import resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -70,8 +83,16 @@ class RunSummary:
     expires_at: datetime | None = None
     #: What has to happen next: refresh_source, rescore, retrain, investigate.
     followups: tuple[str, ...] = ()
-    timings: tuple[StepTiming, ...] = field(default=(), repr=False)
+    #: Seconds and CPU seconds of the run, of its steps and of a million predictions; None when it met another run.
+    cost: RunCost | None = field(default=None, repr=False)
+    #: What worked at once while entities were scored, with its seconds and CPU seconds; empty where nothing was read.
+    stages: Mapping[str, Any] = field(default_factory=dict, repr=False)
     findings: tuple[Finding, ...] = field(default=(), repr=False)
+
+    @property
+    def timings(self) -> tuple[StepTiming, ...]:
+        """How long each step took; nothing where the run met another one."""
+        return () if self.cost is None else self.cost.steps
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +102,8 @@ class RunSummary:
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON can hold it: the findings that people are told, or that are unknown."""
         values = asdict(self)
+        del values["stages"]  # they are part of the cost
+        values["cost"] = None if self.cost is None else self.cost.as_json()
         values["findings"] = [finding.as_json() for finding in self.findings if finding.noteworthy]
         return values
 
@@ -106,7 +129,6 @@ def score(
     PrescoreError
         When the run failed or was refused; what was published before is still served.
     """
-    watch = Stopwatch(watcher)
     pipeline = find_pipeline(settings, name)
     refuse_queries(pipeline)
     known = [check.id for check in checks.CHECKS]
@@ -114,8 +136,10 @@ def score(
     url = resolve_url(settings)
     asked = Mode.FULL if full else Mode.INCREMENTAL
     try:
-        with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
-            return replace(_score_in(run, asked, waiver, watch), timings=watch.timings())
+        with backends.use_meter() as meter:
+            watch = Stopwatch(watcher, meter.seconds)
+            with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
+                return _with_cost(run, _score_in(run, asked, waiver, watch), watch)
     except RunInProgress as met:
         if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
@@ -159,6 +183,16 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) ->
         return summary
     watcher.stage("publish")
     return publish(run, evidence, objects, selection, storage_id, judgement, started)
+
+
+def _with_cost(run: Run, summary: RunSummary, watch: Stopwatch) -> RunSummary:
+    """Add up what the run cost, and keep it with the run; the run is what counts, so that failing to is only told."""
+    cost = RunCost.of(watch.timings(), summary.scored, summary.stages)
+    try:
+        run.record(cost=cost.as_stored())
+    except sa.exc.SQLAlchemyError as error:
+        logger.warning("what run %d cost could not be stored: %s", run.run_id, type(error).__name__)
+    return replace(summary, cost=cost)
 
 
 def refuse_queries(pipeline: Pipeline) -> None:
@@ -448,6 +482,7 @@ def _summary(
         stale_at=promise.stale_at if published else None,
         expires_at=promise.expires_at if published else None,
         followups=tuple(sorted(followup.value for followup in judgement.followups)),
+        stages=getattr(evidence.tally, "stages", {}),
         findings=judgement.findings,
         **counted,
         **_counts(evidence),

@@ -216,7 +216,8 @@ CREATE TABLE prescore.runs (
     key_checksum    numeric,
     rows_per_second double precision,
     peak_memory     bigint,
-    message         text
+    message         text,
+    cost            jsonb
 );
 CREATE INDEX runs_by_pipeline ON prescore.runs (pipeline, run_id DESC);
 CREATE INDEX runs_running ON prescore.runs (pipeline) WHERE status = 'running';
@@ -252,6 +253,7 @@ COMMENT ON COLUMN prescore.runs.key_checksum IS 'Sum of the 64-bit hashes of the
 COMMENT ON COLUMN prescore.runs.rows_per_second IS 'Rows read, scored and written per second.';
 COMMENT ON COLUMN prescore.runs.peak_memory IS 'Peak memory of the process in bytes.';
 COMMENT ON COLUMN prescore.runs.message IS 'How it ended, in a sentence.';
+COMMENT ON COLUMN prescore.runs.cost IS 'What it cost, in seconds: of the run, its steps, the stages of its stream, and per million predictions; NULL where it was not added up.';
 
 CREATE TABLE prescore.rejections (
     run_id   bigint NOT NULL REFERENCES prescore.runs ON DELETE CASCADE,

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
+from tasks.backends import meter_in_use
 from tasks.errors import PrescoreError
 from tasks.interrupts import CONNECT_SECONDS
 from tasks.settings import Settings
@@ -149,9 +150,15 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
         raise DatabaseUnreachable(url, _first_line(error)) from None
     # SQLAlchemy makes a lost connection again on its next use, even without a pool: with it went the lock of a run.
     sa.event.listen(created, "do_connect", _refuse_again)
+    meter = meter_in_use()
+    pid = connection.connection.driver_connection.info.backend_pid if meter is not None else 0  # type: ignore[union-attr]
+    if meter is not None:
+        meter.begun(pid)
     try:
         yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
     finally:
+        if meter is not None:
+            meter.ended(pid)
         try:
             connection.close()
         except sa.exc.DBAPIError:  # it was lost while a transaction was open: nothing is left to roll back

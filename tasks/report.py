@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tasks.costs import RunCost, describe_cost, shown_seconds
 from tasks.database import connect, one, rows
 from tasks.health import PipelineHealth
 from tasks.stopwatch import StepTiming
@@ -97,6 +98,8 @@ class StoredRun:
     aging_at: datetime | None
     stale_at: datetime | None
     expires_at: datetime | None
+    #: As costs.py writes it; None where it was not added up.
+    cost: dict[str, Any] | None = None
 
     @classmethod
     def from_row(cls, row: Any) -> StoredRun:
@@ -176,13 +179,19 @@ def write_markdown(report: Report) -> str:
             *(f"## {_text(picture.title)}\n\n![chart]({picture.url})" for picture in report.pictures),
             _checks(report.checks),
         ]
-    parts.append(_timings(report.timings))
+    cost = None if run is None or run.cost is None else RunCost.from_json(run.cost)
+    parts.append(_timings(report.timings) if cost is None else _cost(cost))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def artifact_key(pipeline: str) -> str:
     """Return the key that collects the reports of a pipeline: small letters, digits and dashes."""
     return f"{pipeline.replace('_', '-')}-report"
+
+
+def progress_key(pipeline: str) -> str:
+    """Return the key that collects the progress of a pipeline's runs."""
+    return f"{pipeline.replace('_', '-')}-progress"
 
 
 def _readers(health: PipelineHealth | None) -> str:
@@ -250,9 +259,39 @@ def _timings(timings: Sequence[StepTiming]) -> str:
     total = sum(timing.seconds for timing in timings)
     if not timings or total <= 0:
         return ""
-    lines = [(timing.step, f"{timing.seconds:,.2f}", f"{timing.seconds / total:.0%}") for timing in timings]
-    lines.append(("**all**", f"**{total:,.2f}**", "100%"))
-    return "## Time\n\n" + _table(("step", "seconds", "share"), lines, numbers=(1, 2))
+    lines = [
+        (
+            timing.step,
+            f"{timing.seconds:,.2f}",
+            f"{timing.seconds / total:.0%}",
+            f"{timing.cpu_seconds:,.2f}",
+            _maybe(timing.postgres_cpu_seconds),
+        )
+        for timing in timings
+    ]
+    python, postgres = sum(timing.cpu_seconds for timing in timings), timings[-1].postgres_cpu_seconds
+    if postgres is not None:
+        postgres = sum(timing.postgres_cpu_seconds or 0.0 for timing in timings)
+    lines.append(("**all**", f"**{total:,.2f}**", "100%", f"**{python:,.2f}**", f"**{_maybe(postgres)}**"))
+    head = ("step", "seconds", "share", "CPU of Python", "CPU of PostgreSQL")
+    return "## Time\n\n" + _table(head, lines, numbers=(1, 2, 3, 4))
+
+
+def _cost(cost: RunCost) -> str:
+    """Tell where time and CPU went, in the steps and in what worked at once while entities were scored."""
+    parts = [_timings(cost.steps)]
+    if cost.stages:
+        lines = [
+            (name, f"{stage['seconds']:,.2f}", f"{stage['cpu_seconds']:,.2f}") for name, stage in cost.stages.items()
+        ]
+        parts.append("While entities were scored, at once:")
+        parts.append(_table(("stage", "seconds at work", "CPU of Python"), lines, numbers=(1, 2)))
+    parts.append(f"**Cost:** {shown_seconds(cost.seconds)}, {describe_cost(cost)}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _maybe(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:,.2f}"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -397,7 +397,7 @@ def _heartbeat(url: str, run_id: int) -> Iterator[None]:
 
 _RUN_COLUMNS = {
     "as_of", "mode", "generation_id", "model", "model_version", "population", "scored", "unchanged", "rejected", "new", "changed",
-    "due", "gone", "key_checksum", "rows_per_second", "peak_memory", "message", "status",
+    "due", "gone", "key_checksum", "rows_per_second", "peak_memory", "message", "status", "cost",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from adbc_driver_postgresql import StatementOptions
 from adbc_driver_postgresql import dbapi as adbc
 
 from tasks import columns as type_table
+from tasks.backends import meter_in_use
 from tasks.columns import Column, SchemaDiffers
 from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, quote, session_options
 from tasks.errors import PrescoreError
@@ -150,9 +151,16 @@ def open_session(url: str, application_name: str = "prescore data") -> Iterator[
         connection = adbc.connect(address, autocommit=True)
     except adbc_driver_manager.Error as error:
         raise DatabaseUnreachable(url, _primary(str(error))) from None
+    session, meter = Session(connection), meter_in_use()
+    pid = None
+    if meter is not None:
+        pid = session.table("SELECT pg_catalog.pg_backend_pid() AS pid").column("pid")[0].as_py()
+        meter.begun(pid)
     try:
-        yield Session(connection)
+        yield session
     finally:
+        if meter is not None and pid is not None:
+            meter.ended(pid)
         with suppress(adbc_driver_manager.Error):
             connection.close()
 

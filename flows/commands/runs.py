@@ -61,6 +61,10 @@ def score(
     because: Annotated[
         str, typer.Option("--because", metavar="TEXT", help="With --waive: why, in a sentence that readers are told.")
     ] = "",
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Show no progress; there is none either with --json or without a terminal."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score what needs a prediction and publish the result atomically."""
@@ -81,7 +85,7 @@ def score(
     if trigger not in {"manual", "scheduled", "recovery"}:
         raise UsageError(f"--trigger is {trigger!r}. Nothing was started. Say manual, scheduled or recovery.")
     settings = settings_now()
-    with RunProgress(pipeline) as progress:
+    with RunProgress(pipeline, quiet=quiet or as_json) as progress:
         summary = run_score(
             settings,
             pipeline,

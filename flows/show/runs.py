@@ -7,16 +7,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from flows.show.parts import plain, print_facts, print_findings, print_json
+from tasks.costs import RunCost, describe_cost
+from tasks.progress import Pacer
 from tasks.telling import narrator, shown, state_text
 
 if TYPE_CHECKING:
     from flows.score import RunSummary
     from tasks.rollback import RolledBack
+
+#: The step that streams; its stages work at once.
+SCORING = "score"
 
 #: What has to happen next, in words.
 _NEXT = {
@@ -28,22 +33,25 @@ _NEXT = {
 
 
 class RunProgress:
-    """A progress line on stderr while a run works; silent where stderr is no terminal."""
+    """A progress line on stderr while a run works: rows done, rows per second, time left.
 
-    def __init__(self, pipeline: str) -> None:
-        console = Console(stderr=True)
+    Silent where stderr is no terminal, and where nobody wants it (``quiet``).
+    """
+
+    def __init__(self, pipeline: str, *, quiet: bool = False, console: Console | None = None) -> None:
+        console = Console(stderr=True) if console is None else console
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
-        self._pipeline = pipeline
-        self._task = self._progress.add_task(f"{pipeline}: take the lock", total=None)
+        self._pipeline, self._pacer = pipeline, Pacer()
+        self._task = self._progress.add_task(f"{pipeline}: take the lock", total=None, pace="")
 
     def __enter__(self) -> RunProgress:
         self._progress.start()
@@ -56,11 +64,12 @@ class RunProgress:
 
     def stage(self, name: str) -> None:
         """A step of the run begins."""
-        self._progress.update(self._task, description=f"{self._pipeline}: {name}", completed=0, total=None)
+        self._pacer.begin()
+        self._progress.update(self._task, description=f"{self._pipeline}: {name}", completed=0, total=None, pace="")
 
     def rows(self, done: int, total: int) -> None:
         """So many rows of so many were scored."""
-        self._progress.update(self._task, completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total, pace=self._pacer.at(done, total).describe())
 
 
 def show_run(summary: RunSummary, *, as_json: bool) -> None:
@@ -84,11 +93,31 @@ def show_run(summary: RunSummary, *, as_json: bool) -> None:
         ("selected", f"{summary.new:,} new, {summary.changed:,} changed, {summary.due:,} due; {summary.gone:,} gone"),
         ("speed", f"{summary.rows_per_second:,.0f} rows/s" if summary.rows_per_second else ""),
         ("took", f"{summary.seconds:.1f} s, peak memory {summary.peak_memory / 1e6:,.0f} MB"),
+        ("cost", describe_cost(summary.cost) if summary.cost else ""),
         ("next", ", ".join(_NEXT[followup] for followup in summary.followups)),
         ("good until", f"aging {shown(summary.aging_at)}, stale {shown(summary.stale_at)}" if summary.aging_at else ""),
     ]
     print_facts(console, [(name, text) for name, text in facts if text])
+    if summary.cost is not None:
+        _print_steps(console, summary.cost)
     print_findings(console, summary.findings)
+
+
+def _print_steps(console: Console, cost: RunCost) -> None:
+    """Print seconds and CPU seconds of each step, and of what worked at once while entities were scored."""
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("step")
+    for heading in ("seconds", "CPU of Python", "CPU of PostgreSQL"):
+        table.add_column(heading, justify="right")
+    for step in cost.steps:
+        postgres = "" if step.postgres_cpu_seconds is None else f"{step.postgres_cpu_seconds:,.2f}"
+        table.add_row(Text(step.step), f"{step.seconds:,.2f}", f"{step.cpu_seconds:,.2f}", postgres)
+        if step.step == SCORING:
+            for name, stage in cost.stages.items():
+                table.add_row(
+                    Text(f"  {name}", style="dim"), f"{stage['seconds']:,.2f}", f"{stage['cpu_seconds']:,.2f}"
+                )
+    console.print(table)
 
 
 def show_rollback(done: RolledBack, *, as_json: bool) -> None:

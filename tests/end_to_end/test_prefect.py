@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import URLError
@@ -763,6 +764,38 @@ def test_a_run_tells_what_follows_and_an_automation_trains_that_pipeline_alone(w
         "prescore: train olden when a run asks for it",
         "prescore: score olden when its schedule was missed",
     }
+
+
+def test_prefects_page_shows_how_far_a_run_is(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+
+    from flows.progress import ProgressArtifact
+
+    make_model(world, make_pipeline(world))
+    # Every batch is told: here there is only one, and it is scored at once.
+    monkeypatch.setattr("flows.deployed.ProgressArtifact", partial(ProgressArtifact, every=0.0))
+    monkeypatch.setattr("flows.progress.LAST_WORD", DEADLINE)
+
+    assert score_in_a_flow_run("items").name == "Completed"
+
+    only = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[server.last_flow_run().id]),
+        type=ArtifactFilterType(any_=["progress"]),
+    )
+    (shown,) = server.client.read_artifacts(artifact_filter=only)
+    assert (shown.key, shown.data) == ("items-progress", 100.0)
+    assert (shown.description or "").startswith("items: 1,000 of 1,000 rows, ")
+    assert server.report(server.last_flow_run().id)[1].count("per million predictions") == 1
+
+    # It can only be shown where the server takes it; the run does not need that.
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("the server has gone")
+
+    monkeypatch.setattr("prefect.artifacts.create_progress_artifact", refuse)
+    assert score_in_a_flow_run("items", full=True).name == "Completed"
+    assert "progress could not be shown: OSError" in caplog.messages
 
 
 def test_a_failure_to_send_an_event_changes_nothing_about_the_run(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.costs import RunCost
 from tasks.population import Mode
 from tasks.runs import Status
 from tests.factories import make_model, make_pipeline, make_world
@@ -41,3 +47,46 @@ def test_a_run_without_changes_publishes_and_scores_nobody(database_url: str, tm
     again = world.score()
 
     assert (again.status, again.scored, again.unchanged) == (Status.PUBLISHED, 0, 1_000)
+
+
+def test_what_a_run_cost_is_told_and_kept_with_it(database_url: str, tmp_path: Path) -> None:
+    world = make_world(database_url, tmp_path)
+    make_model(world, make_pipeline(world))
+
+    cost = world.score().cost
+
+    assert cost is not None
+    assert cost.predictions == 1_000
+    assert [step.step for step in cost.steps][0::6] == ["open the run", "publish"]
+    assert cost.cpu_seconds > 0
+    assert cost.seconds == sum(step.seconds for step in cost.steps)
+    # The server of the tests is on this machine; on one without /proc it is not known.
+    assert (cost.postgres_cpu_seconds is not None) == Path("/proc/self/stat").exists()
+    stored = world.one("SELECT cost FROM prescore.runs")["cost"]
+    assert RunCost.from_json(stored).predictions == 1_000
+    assert stored["per_million"]["seconds"] == pytest.approx(cost.seconds * 1_000, abs=0.1)
+
+    # A run that publishes nothing costs something as well.
+    world.execute("DELETE FROM public.items")
+    assert world.score().status is Status.HELD
+    held = world.one("SELECT cost FROM prescore.runs WHERE status = 'held'")["cost"]
+    assert (held["predictions"], held["per_million"]) == (0, None)
+
+
+def test_json_is_printed_without_progress_and_with_the_cost(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(database_url, tmp_path)
+    make_model(world, make_pipeline(world))
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    monkeypatch.setenv("PRESCORE_PIPELINES", str(tmp_path))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes rich take anything for a terminal
+
+    told = CliRunner().invoke(app, ["score", "items", "--json"])
+    people = CliRunner().invoke(app, ["score", "items", "--full", "--quiet"])
+
+    assert told.exit_code == 0
+    assert told.stderr == ""
+    assert json.loads(told.stdout)["cost"]["per_million"]["cpu_seconds"] > 0
+    assert people.stderr == ""
+    assert "per million predictions" in " ".join(people.stdout.split())

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tasks.costs import RunCost
 from tasks.report import CheckLine, Report, StoredRun, artifact_key, write_markdown
 from tasks.stopwatch import StepTiming, Stopwatch
 
@@ -57,7 +58,10 @@ REPORT = Report(
     pipeline="churn",
     run=RUN,
     checks=(AGE, TORN),
-    timings=(StepTiming(step="open the run", seconds=0.5), StepTiming(step="score", seconds=1.5)),
+    timings=(
+        StepTiming(step="open the run", seconds=0.5),
+        StepTiming(step="score", seconds=1.5, cpu_seconds=1.25, postgres_cpu_seconds=0.25),
+    ),
 )
 
 
@@ -73,8 +77,22 @@ def test_the_report_has_ledger_checks_and_times_with_numbers_as_people_write_the
     assert "| model | churn version 14 |" in told
     assert "| data as of | 2026-03-01 03:00:00 UTC |" in told
     assert "| pass | rows.torn | R4 | 1,004 rows for 1,004 entities |" in told
-    assert "| score | 1.50 | 75% |" in told
-    assert "| **all** | **2.00** | 100% |" in told
+    assert "| score | 1.50 | 75% | 1.25 | 0.25 |" in told
+    assert "| **all** | **2.00** | 100% | **1.25** | **0.25** |" in told
+    assert "**Cost:**" not in told
+
+
+def test_the_report_says_what_the_run_cost_and_a_million_predictions() -> None:
+    stage = {"predict": StepTiming(step="predict", seconds=1.4, cpu_seconds=1.3)}
+    cost = RunCost.of(REPORT.timings, 1_000, stage).as_json()
+
+    told = write_markdown(replace(REPORT, run=replace(RUN, cost=cost), timings=()))
+
+    assert "| score | 1.50 | 75% | 1.25 | 0.25 |" in told
+    assert "| predict | 1.40 | 1.30 |" in told
+    assert (
+        "**Cost:** 2.0 s, 1.5 s of CPU (1.2 s Python, 0.25 s PostgreSQL); per million predictions 2,000 s, and" in told
+    )
 
 
 def test_what_a_check_says_cannot_break_its_table_or_the_page() -> None:
