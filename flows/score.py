@@ -15,6 +15,7 @@ from tasks import (
     backends,
     checks,
     freshness,
+    lake,
     population,
     publishing,
     registry,
@@ -34,7 +35,7 @@ from tasks.features import QueryRefused, describe, describe_changes
 from tasks.freshness import Disposition, Finding, Judgement
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
-from tasks.population import Mode, Selection
+from tasks.population import Mode, Selection, Served
 from tasks.profiles import ModelProfile, ProfileCounter, store_profiles
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
@@ -157,6 +158,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) ->
     watcher.stage("load the model")
     scorer, model, objects = load_model(run)
     publishing.ensure_objects(run, objects, _comments(scorer))
+    archive_owed(run, objects, watcher)
     with open_snapshot_session(run.url, run.snapshot.name) as session:
         evidence = gather(run, scorer, model, session, waiver)
         watcher.stage("check the guards")
@@ -182,7 +184,12 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) ->
         publishing.clear_retired(run, objects)
         return summary
     watcher.stage("publish")
-    return publish(run, evidence, objects, selection, storage_id, judgement, started)
+    summary = publish(run, evidence, objects, selection, storage_id, judgement, started)
+    if run.pipeline.archive is None:
+        return summary
+    watcher.stage("archive")
+    told = archive(run, objects, run.generation_id, evidence.served, selection)
+    return replace(summary, message=f"{summary.message} {told}")
 
 
 def _with_cost(run: Run, summary: RunSummary, watch: Stopwatch) -> RunSummary:
@@ -420,12 +427,37 @@ def publish(
         message += f" It was not held for {overruled}: what was served is no better."
     message += _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
+    lake.owe(run.connection, run.pipeline, run.generation_id)
     publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
     logger.info(
         "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
     )
     publishing.clear_retired(run, objects)
     return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
+
+
+def archive_owed(run: Run, objects: Objects, watcher: Watcher) -> None:
+    """Copy what is served into the lake when the run that published it could not, before something else is served."""
+    owed = lake.missing(run.connection, run.pipeline)
+    run.connection.rollback()
+    if owed is not None:
+        watcher.stage("archive what is owed")
+        archive(run, objects, owed)
+
+
+@step
+def archive(
+    run: Run, objects: Objects, generation_id: int, before: Served | None = None, selection: Selection | None = None
+) -> str:
+    """Copy a publication into the lake, and say what became of it: the publication stands, whatever that is."""
+    amended = None if before is None else before.generation_id
+    gone = None if selection is None else selection.gone_keys
+    try:
+        return lake.archive(run.url, run.pipeline, objects, generation_id, before=amended, gone=gone).told
+    except Exception as error:
+        message = str(error) if isinstance(error, PrescoreError) else f"The archive failed: {type(error).__name__}."
+        logger.warning("generation %d: %s", generation_id, message, extra={"run_id": run.run_id})
+        return f"Not archived: {message} The next run tries again."
 
 
 def _waiving(evidence: Evidence, judgement: Judgement) -> str:

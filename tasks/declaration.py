@@ -28,6 +28,7 @@ from tasks.fields import (
     TableName,
     Texts,
     Zone,
+    archive_url,
     column_name,
     function_field,
     hits_of_runs,
@@ -463,6 +464,15 @@ class Coverage(_Table):
     orphans: Literal["delete"] = "delete"
     #: Smallest population, as a share of the last one, that is published.
     shrink: Share = 0.5
+
+
+class Archive(_Table):
+    """Where copies of what was published are kept as Parquet."""
+
+    #: An absolute path, or an fsspec URL: copies are written below ``<url>/<pipeline>/``.
+    url: Annotated[str, AfterValidator(archive_url)]
+    #: What an incremental generation is copied as: the whole table, or what changed on top of the copy before.
+    what: Literal["all", "changes"] = "all"
 
 
 class Unknown(_Table):

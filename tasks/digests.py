@@ -56,6 +56,8 @@ def contract_digest(pipeline: Pipeline) -> str:
         key: getattr(pipeline, key).model_dump(mode="json")
         for key in ("model", "schedule", "serve", "logic", "drift", "performance", "coverage", "unknown", "manual")
     }
+    if pipeline.archive is not None:  # one that is not declared leaves the digests of earlier runs as they are
+        tables["archive"] = pipeline.archive.model_dump(mode="json")
     training = None if pipeline.training is None else pipeline.training.model_dump(mode="json", exclude={"labels"})
     return _digest(
         {

@@ -50,6 +50,14 @@ POINTS = (
     "retired.cleared",
 )
 
+#: Those of a run whose pipeline declares [archive], behind the others.
+ARCHIVE_POINTS = (
+    "archive.begun",
+    "archive.part",
+    "archive.written",
+    "archive.visible",
+)
+
 
 def reached(point: str) -> None:
     """Mark a named point of a run; nothing happens unless a test asked for its end here."""

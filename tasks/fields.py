@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from tasks import pipeline_code, schedule, usersql
+from tasks.locations import is_url, location_problem
 from tasks.usersql import Severity, UserQuery
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -219,6 +220,16 @@ def table_name(name: str) -> str:
     for part in parts:
         column_name(part)
     return name
+
+
+def archive_url(location: str) -> str:
+    """Return a place for archives; a relative path would depend on where a run was started."""
+    problem = location_problem(location)
+    if problem:
+        raise ValueError(problem)
+    if not is_url(location) and not Path(location).is_absolute():
+        raise ValueError(f"expected an absolute path or a URL such as s3://bucket/folder, found {show(location)}")
+    return location
 
 
 def query_field(key: str, supplied: str, *, sampling: bool = False) -> Callable[[object, ValidationInfo], UserQuery]:

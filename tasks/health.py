@@ -71,6 +71,8 @@ class PipelineHealth:
     hung_run_id: int | None
     next_full: datetime | None
     next_incremental: datetime | None
+    #: Why what is served is not archived, where [archive] is declared; not seen by whoever may read nothing but the view.
+    archive_problem: str | None = None
 
     @property
     def well(self) -> bool:
@@ -90,7 +92,8 @@ class PipelineHealth:
     @classmethod
     def from_row(cls, row: Any) -> PipelineHealth:
         """Return the health of a row of the view."""
-        return cls(**{field.name: getattr(row, field.name) for field in fields(cls)})
+        named = set(row._fields)
+        return cls(**{field.name: getattr(row, field.name) for field in fields(cls) if field.name in named})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,7 @@ class Problem:
 def problems(health: PipelineHealth) -> list[Problem]:
     """Return what is wrong with a pipeline, the gravest first: what breaks a promise, then what is worth knowing."""
     found = [_of_state(health), _overdue(health), _hung(health), _last_run(health), _pinned(health), _waived(health)]
+    found.append(_archive(health))
     return sorted((problem for problem in found if problem is not None), key=lambda problem: not problem.wrong)
 
 
@@ -222,6 +226,13 @@ def _waived(health: PipelineHealth) -> Problem | None:
     text = f"Somebody waived {', '.join(health.waived_checks)} for what is served."
     remedy = "Mend what was waived before the waiver ends."
     return Problem(code="waived", short="waived", text=text, remedy=remedy, wrong=False)
+
+
+def _archive(health: PipelineHealth) -> Problem | None:
+    if health.archive_problem is None:
+        return None
+    text = f"Generation {health.generation_id} is not archived: {health.archive_problem}"
+    return Problem(code="unarchived", short="not archived", text=text, remedy=remedy_of("archive.owed"), wrong=False)
 
 
 def _of_last_run(health: PipelineHealth) -> str:

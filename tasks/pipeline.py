@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from tasks import fields, pipeline_code, schedule, usersql
 from tasks.complaints import complaints, unknown_key
 from tasks.declaration import (
+    Archive,
     Coverage,
     Drift,
     Entity,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tasks.settings import Settings
 
 __all__ = [
+    "Archive",
     "Coverage",
     "Drift",
     "Entity",
@@ -89,6 +91,7 @@ _TABLES = (
     "coverage",
     "unknown",
     "manual",
+    "archive",
 )
 _REQUIRED = {
     "entity": 'write [entity] with key = ["customer_id"] and query, the SELECT of all of them',
@@ -127,6 +130,7 @@ class Pipeline:
     coverage: Coverage = field(default_factory=Coverage)
     unknown: Unknown = field(default_factory=Unknown)
     manual: Manual = field(default_factory=Manual)
+    archive: Archive | None = None
     #: SHA-256 of what decides predictions, and of everything else that is declared; see digests.py.
     logic_digest: str = ""
     contract_digest: str = ""
@@ -332,6 +336,7 @@ class _Reading:
             "coverage": self.table(Coverage, "coverage", raw),
             "unknown": self.table(Unknown, "unknown", raw),
             "manual": self.table(Manual, "manual", raw),
+            "archive": self.table(Archive, "archive", raw) if "archive" in raw else None,
             "contract_text": text,
         }
         self.names(entity, outputs, training)

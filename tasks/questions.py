@@ -361,6 +361,14 @@ QUESTIONS: tuple[Question, ...] = (
         "A check that did not run is no check that passed.",
         "Read the log of the run: the check that raised is named there.",
     ),
+    _ask(
+        "archive.owed",
+        "T5",
+        "Is what is served archived, too?",
+        "Clients of the lake read copies. One that is not there lets them go on with the one before, and nobody tells them.",
+        "Look at the address in [archive], its rights and its free space; the next run writes what is owed.",
+        "archive.url",
+    ),
 )
 
 _BY_ID = {question.check_id: question for question in QUESTIONS}

@@ -1,5 +1,9 @@
 -- Read the health of pipelines.
 -- Parameters: pipeline (text, or NULL for all). Grain: one row per pipeline.
-SELECT * FROM prescore.pipeline_health
-WHERE CAST(:pipeline AS text) IS NULL OR pipeline = :pipeline
-ORDER BY pipeline
+SELECT h.*,
+       CASE a.status WHEN 'failed' THEN a.problem
+                     WHEN 'owed' THEN 'the run that published it did not come to it.' END AS archive_problem
+FROM prescore.pipeline_health AS h
+LEFT JOIN prescore.archives AS a ON a.pipeline = h.pipeline AND a.generation_id = h.generation_id
+WHERE CAST(:pipeline AS text) IS NULL OR h.pipeline = :pipeline
+ORDER BY h.pipeline

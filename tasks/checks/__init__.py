@@ -186,6 +186,15 @@ CHECKS: tuple[Check, ...] = (
         followups=frozenset({Followup.INVESTIGATE}),
     ),
     Check(
+        id="archive.owed",
+        code="T5",
+        class_=_G,
+        on_fail=_TELL,
+        ask=times.archive_owed,
+        when=Phase.GUARD,
+        remedy="Look at the address in [archive], its rights and its free space.",
+    ),
+    Check(
         id="population.size",
         code="S3",
         class_=_G,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from tasks import lake
 from tasks.checks.evidence import Check, Evidence
 from tasks.database import connect, one, rows
 from tasks.findings import CheckClass, Disposition, Finding, Verdict
@@ -63,6 +64,21 @@ def schedule_missed(evidence: Evidence, check: Check) -> Iterator[Finding]:
         else:
             reason += "; this run was not started by the schedule, and does not make up for it"
             yield check.finding(Verdict.WARN, reason, **facts, observed=late.total_seconds())
+
+
+def archive_owed(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """T5: is what is served in the lake, where [archive] says that it has to be?"""
+    if evidence.pipeline.archive is None or evidence.served is None:
+        return
+    generation_id = evidence.served.generation_id
+    with connect(evidence.url, "prescore check") as connection:
+        owed = lake.missing(connection, evidence.pipeline)
+        known = one(connection, "find_archive", pipeline=evidence.pipeline.name, generation_id=generation_id)
+    if owed is None:
+        yield check.finding(Verdict.PASS, f"generation {generation_id} is archived", n=known.rows)
+        return
+    why = known.problem if known is not None and known.problem else "the run that published it did not come to it"
+    yield check.finding(Verdict.WARN, f"generation {generation_id}, which is served, is not archived: {why}")
 
 
 def runs_hung(evidence: Evidence, check: Check) -> Iterator[Finding]:
