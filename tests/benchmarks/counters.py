@@ -11,25 +11,17 @@ took, as its own thread measured it, which noise of the machine does not reach.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import resource
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from tasks import embedded, migrations
-from tasks.database import connect, raw_execute
-from tasks.settings import Settings
-from tests.benchmarks.table import CHANGES, FEATURES, MODEL, TOML, boosted, fill
-from tests.factories import World, make_model, make_pipeline
+from tests.benchmarks.bench import Bench, backend_seconds, opened, run_process, tell
+from tests.benchmarks.table import CHANGES, FEATURES, MODEL, SAMPLE_ROWS, TOML, boosted, make_table
+from tests.factories import make_model, make_pipeline
 
 #: Checks that look at what was counted.
 _COUNTED = ("drift.", "input.", "inputs.", "output.", "outputs.")
@@ -45,36 +37,27 @@ def main() -> None:
     if asked.score:
         score_once(counting=asked.score == "with")
         return
-    base = Path("/var/lib") if os.geteuid() == 0 else Path(tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="prescore-bench-", dir=base))
-    folder.chmod(0o755)
-    try:
-        url = embedded.ensure_running(folder / "data")
-        make_bench(url, folder, asked.rows)
-        compare(url, folder, asked.pairs)
-    finally:
-        embedded.stop(folder / "data")
-        shutil.rmtree(folder, ignore_errors=True)
+    with opened() as bench:
+        make_bench(bench, asked.rows)
+        compare(bench, asked.pairs)
 
 
-def make_bench(url: str, folder: Path, rows: int) -> None:
+def make_bench(bench: Bench, rows: int) -> None:
     """Make the table and the model."""
-    migrations.apply(url)
-    world = World(url=url, settings=Settings(database_url=url, pipelines_dir=folder / "pipelines", data_dir=folder))
-    with connect(url) as connection:
-        raw_execute(connection, fill(rows))
-        connection.commit()
-    pipeline = make_pipeline(world, "bench", toml=TOML, features=FEATURES, changes=CHANGES, files={"model.py": MODEL})
-    make_model(world, pipeline, fit=boosted, sample_rows=20_000)
+    make_table(bench.world, rows)
+    pipeline = make_pipeline(
+        bench.world, "bench", toml=TOML, features=FEATURES, changes=CHANGES, files={"model.py": MODEL}
+    )
+    make_model(bench.world, pipeline, fit=boosted, sample_rows=SAMPLE_ROWS)
 
 
-def compare(url: str, folder: Path, pairs: int) -> None:
+def compare(bench: Bench, pairs: int) -> None:
     """Score in turns and print medians and ratios; the first run of all is not counted: it fills an empty storage."""
     measured: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
-    score_in_process(url, folder, "with")
+    score_in_process(bench, "with")
     for pair in range(pairs):
         for which in ("with", "without") if pair % 2 == 0 else ("without", "with"):
-            found = score_in_process(url, folder, which)
+            found = score_in_process(bench, which)
             measured[which].append(found)
             sys.stderr.write(
                 f"{which:8} " + "  ".join(f"{name} {value:6.2f} s" for name, value in found.items()) + "\n"
@@ -90,32 +73,16 @@ def compare(url: str, folder: Path, pairs: int) -> None:
     sys.stdout.write(f"counting itself: {share:.1%} of the CPU time of a run\n")
 
 
-def score_in_process(url: str, folder: Path, which: str) -> dict[str, float]:
+def score_in_process(bench: Bench, which: str) -> dict[str, float]:
     """Score once in a process of its own; return seconds of wall, of CPU with PostgreSQL's, and of counting."""
-    environ = {**os.environ, "PRESCORE_DATABASE_URL": url, "PRESCORE_PIPELINES": str(folder / "pipelines")}
-    command = [sys.executable, "-m", "tests.benchmarks.counters", "--score", which]
-    before = backend_seconds(folder / "data")
-    done = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    found["backends"] = backend_seconds(folder / "data") - before
-    found["cpu"] = found["python"] + found["backends"]
-    return found
-
-
-def backend_seconds(data_dir: Path) -> float:
-    """Return the CPU seconds of PostgreSQL: of the postmaster, of children that ended and of those that live."""
-    postmaster = embedded.status(data_dir).pid
-    own = _ticks(Path(f"/proc/{postmaster}/stat"), ended=True)
-    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="ascii").split()
-    return (own + sum(_ticks(Path(f"/proc/{pid}/stat"), ended=False) for pid in children)) / os.sysconf("SC_CLK_TCK")
-
-
-def _ticks(stat: Path, *, ended: bool) -> int:
-    try:
-        values = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return sum(int(value) for value in values[11 : 15 if ended else 13])
+    before = backend_seconds(bench.data_dir)
+    found = run_process(bench, "counters", ["--score", which])
+    backends = backend_seconds(bench.data_dir) - before
+    return {
+        **{name: found[name] for name in ("wall", "python", "counting")},
+        "backends": backends,
+        "cpu": found["python"] + backends,
+    }
 
 
 def score_once(*, counting: bool) -> None:
@@ -135,7 +102,7 @@ def score_once(*, counting: bool) -> None:
         sys.exit(summary.message)
     used = resource.getrusage(resource.RUSAGE_SELF)
     found = {"wall": wall, "python": used.ru_utime + used.ru_stime, "counting": spent[0]}
-    sys.stdout.write(f"\n{json.dumps(found)}\n")
+    tell(found)
 
 
 def _timed(call: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:

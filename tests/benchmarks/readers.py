@@ -11,7 +11,6 @@ five. The server is the embedded one, or another with --postgres FOLDER (its bin
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -21,34 +20,54 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg2
 
-from tasks import embedded, migrations
+from tasks import embedded
 from tasks.quarantine import quarantine, release
+from tests.benchmarks.bench import opened
 from tests.conftest import psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
 LOOKUPS = {
-    "bare": "SELECT p, label FROM {storage} WHERE id = :id",
-    "partitioned": "SELECT p, label FROM prescore_rows.items WHERE id = :id AND storage_id = {storage_id}",
-    "view": "SELECT p, label, state FROM predictions.items WHERE id = :id",
+    "bare": "SELECT {outputs} FROM {storage} WHERE id = :id",
+    "partitioned": "SELECT {outputs} FROM prescore_rows.{pipeline} WHERE id = :id AND storage_id = {storage_id}",
+    "view": "SELECT {outputs}, state FROM predictions.{pipeline} WHERE id = :id",
     "bare, all columns": "SELECT * FROM {storage} WHERE id = :id",
-    "view, all columns": "SELECT * FROM predictions.items WHERE id = :id",
-    "usable": "SELECT p, label FROM predictions.items_usable WHERE id = :id",
-    "function": "SELECT p, label, state FROM predictions.items_for(:id)",
+    "view, all columns": "SELECT * FROM predictions.{pipeline} WHERE id = :id",
+    "usable": "SELECT {outputs} FROM predictions.{pipeline}_usable WHERE id = :id",
+    "function": "SELECT {outputs}, state FROM predictions.{pipeline}_for(:id)",
 }
 SCANS = {
     "bare scan": "SELECT count(*), sum(p) FROM {storage}",
-    "scan with states": "SELECT state, count(*), sum(p) FROM predictions.items GROUP BY state",
-    "scan of predictions": "SELECT count(*), sum(p) FROM predictions.items",
-    "scan of usable": "SELECT count(*), sum(p) FROM predictions.items_usable",
+    "scan with states": "SELECT state, count(*), sum(p) FROM predictions.{pipeline} GROUP BY state",
+    "scan of predictions": "SELECT count(*), sum(p) FROM predictions.{pipeline}",
+    "scan of usable": "SELECT count(*), sum(p) FROM predictions.{pipeline}_usable",
     "top 100, bare": "SELECT id, p FROM {storage} ORDER BY p DESC LIMIT 100",
-    "top 100, usable": "SELECT id, p FROM predictions.items_usable ORDER BY p DESC LIMIT 100",
+    "top 100, usable": "SELECT id, p FROM predictions.{pipeline}_usable ORDER BY p DESC LIMIT 100",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What is read: a pipeline and its outputs."""
+
+    pipeline: str = "items"
+    outputs: str = "p, label"
+
+    def statement(self, world: World, text: str) -> str:
+        """Return a statement of ``LOOKUPS`` or ``SCANS`` on what is served now."""
+        (storage_id,) = world.rows(f"SELECT storage_id FROM prescore.head WHERE pipeline = '{self.pipeline}'")[0]
+        return text.format(
+            storage=f"prescore_rows.{self.pipeline}_{storage_id}",
+            storage_id=storage_id,
+            pipeline=self.pipeline,
+            outputs=self.outputs,
+        )
 
 
 def find_pgbench() -> str:
@@ -64,37 +83,31 @@ def find_pgbench() -> str:
 @contextmanager
 def publication(rows: int, binaries: Path | None, changed: float) -> Iterator[World]:
     """Publish rows of a seeded table: all at once, then a share of them again."""
-    base = Path("/var/lib") if os.geteuid() == 0 else Path(tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="prescore-bench-", dir=base))
-    folder.chmod(0o755)
     recipe = embedded.Recipe(binaries=binaries, settings={"shared_buffers": "512MB"}, durable=False)
-    try:
-        url = embedded.ensure_running(folder / "data", recipe=recipe)
-        migrations.apply(url)
-        world = make_world(url, folder / "pipelines", rows=rows)
+    with opened(recipe) as bench:
+        world = make_world(bench.url, bench.folder / "pipelines", rows=rows)
         make_model(world, make_pipeline(world, toml=PIPELINE_TOML))
         world.score(full=True)
         if changed:
             world.execute(f"UPDATE public.items SET updated_at = now() WHERE id <= {changed} * {rows}")
             world.score()
-        connection = psycopg2.connect(psql_url(url))
+        connection = psycopg2.connect(psql_url(world.url))
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")
         connection.close()
         yield world
-    finally:
-        embedded.stop(folder / "data")
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def time_lookups(world: World, rows: int, seconds: float, protocol: str, lookups: dict[str, str]) -> dict[str, Any]:
+def time_lookups(
+    world: World, rows: int, seconds: float, protocol: str, lookups: dict[str, str], read: Read | None = None
+) -> dict[str, Any]:
     """Return microseconds of each lookup, by name."""
-    (storage_id,) = world.rows("SELECT storage_id FROM prescore.head")[0]
+    read = read or Read()
     with tempfile.TemporaryDirectory() as folder:
         scripts = []
         for number, text in enumerate(lookups.values()):
-            statement = text.format(storage=f"prescore_rows.items_{storage_id}", storage_id=storage_id)
+            statement = read.statement(world, text)
             script = Path(folder, f"{number}.sql")
             script.write_text(f"\\set id random(1, {rows})\n{statement};\n", encoding="utf-8")
             scripts += ["-f", str(script)]
@@ -113,13 +126,13 @@ def time_lookups(world: World, rows: int, seconds: float, protocol: str, lookups
 
 def time_scan(world: World, statement: str) -> float:
     """Return milliseconds of a statement, the median of five after a first one."""
-    (storage_id,) = world.rows("SELECT storage_id FROM prescore.head")[0]
+    statement = Read().statement(world, statement)
     connection = psycopg2.connect(psql_url(world.url))
     taken = []
     with connection.cursor() as cursor:
         for _ in range(6):
             begun = time.perf_counter()
-            cursor.execute(statement.format(storage=f"prescore_rows.items_{storage_id}"))
+            cursor.execute(statement)
             cursor.fetchall()
             taken.append(1000 * (time.perf_counter() - begun))
     connection.close()

@@ -1,4 +1,4 @@
-"""A table of N entities with 3 text and 16 float columns, a pipeline of boosted trees over it, and one full run.
+"""A table of N entities with 3 text and 16 float columns, pipelines over it, and one full run of boosted trees.
 
     uv run python -m tests.benchmarks.table --rows 2000000
 
@@ -9,18 +9,17 @@ is the embedded one, in a data folder of its own that is removed at the end.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tasks import embedded, migrations
-from tasks.database import connect, raw_execute
-from tasks.settings import Settings
-from tests.factories import World, make_model, make_pipeline
+from tests.benchmarks.bench import Bench, opened
+
+if TYPE_CHECKING:
+    from tests.factories import World
 
 TEXTS = ("country", "segment", "channel")
 FLOATS = tuple(f"f{i}" for i in range(16))
@@ -38,6 +37,9 @@ preprocess = "model.py:preprocess"
 p = { method = "predict_proba", class = "1", index = true }
 """
 
+#: What is compared with scripts: no index but the key, and features as the model takes them.
+PLAIN_TOML = TOML.replace(", index = true", "").replace('preprocess = "model.py:preprocess"\n', "")
+
 FEATURES = f"""
 SELECT e.id, b.as_of, {", ".join(f"e.{name}" for name in (*TEXTS, *FLOATS))}
 FROM batch AS b JOIN bench.entities AS e ON e.id = b.id
@@ -49,6 +51,9 @@ MODEL = """
 def preprocess(frame):
     return frame.drop(columns=["as_of"])
 """
+
+#: Rows that a model is fitted on.
+SAMPLE_ROWS = 20_000
 
 
 def fill(rows: int) -> str:
@@ -67,8 +72,13 @@ def fill(rows: int) -> str:
     )
 
 
+def make_table(world: World, rows: int) -> None:
+    """Make the table."""
+    world.execute(fill(rows))
+
+
 def boosted(_: object, frame: object) -> object:
-    """Fit the pipeline of the benchmark: ordinal codes for the texts, 100 boosted trees."""
+    """Fit a pipeline of the benchmark: ordinal codes for the texts, 100 boosted trees."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import Pipeline
@@ -76,39 +86,67 @@ def boosted(_: object, frame: object) -> object:
 
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     columns = ColumnTransformer([("texts", encoder, list(TEXTS))], remainder="passthrough")
-    label = (frame["f0"] + frame["f1"] > frame["f2"] + frame["f3"]).astype(int)  # type: ignore[index]
     trees = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=1)
-    return Pipeline([("columns", columns), ("trees", trees)]).fit(frame, label)
+    return Pipeline([("columns", columns), ("model", trees)]).fit(frame, _label(frame))
+
+
+def logistic(_: object, frame: object) -> object:
+    """Fit the other one: one column for each category, scaled numbers, a logistic regression."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    categories = OneHotEncoder(handle_unknown="ignore")
+    columns = ColumnTransformer([("texts", categories, list(TEXTS)), ("floats", StandardScaler(), list(FLOATS))])
+    return Pipeline([("columns", columns), ("model", LogisticRegression())]).fit(frame, _label(frame))
+
+
+#: The models that are compared, and the pipelines of these names.
+MODELS: dict[str, Callable[[object, object], object]] = {"boosted": boosted, "logistic": logistic}
+
+
+def _label(frame: Any) -> Any:
+    return (frame["f0"] + frame["f1"] > frame["f2"] + frame["f3"]).astype(int)
+
+
+def register(bench: Bench, name: str) -> None:
+    """Register a pipeline and its model, and keep the fitted model where scripts read it."""
+    import joblib
+
+    from tests.factories import make_model, make_pipeline
+
+    def fit(nothing: object, frame: object) -> object:
+        fitted = MODELS[name](nothing, frame)
+        joblib.dump(fitted, model_file(bench.folder, name))
+        return fitted
+
+    pipeline = make_pipeline(bench.world, name, toml=PLAIN_TOML, features=FEATURES, changes=CHANGES)
+    make_model(bench.world, pipeline, fit=fit, sample_rows=SAMPLE_ROWS)
+
+
+def model_file(folder: Path, name: str) -> Path:
+    """Return where the fitted model of a pipeline lies."""
+    return folder / f"{name}.joblib"
 
 
 def main() -> None:
     """Make the table and the model, score everybody once in a process of its own, print what it said."""
+    from tests.factories import make_model, make_pipeline
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     rows = parser.parse_args().rows
-    base = Path("/var/lib") if os.geteuid() == 0 else Path(tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="prescore-bench-", dir=base))
-    folder.chmod(0o755)
-    try:
-        url = embedded.ensure_running(folder / "data")
-        migrations.apply(url)
-        settings = Settings(database_url=url, pipelines_dir=folder / "pipelines", data_dir=folder / "data")
-        world = World(url=url, settings=settings)
+    with opened() as bench:
         started = time.perf_counter()
-        with connect(url) as connection:
-            raw_execute(connection, fill(rows))
-            connection.commit()
+        make_table(bench.world, rows)
         pipeline = make_pipeline(
-            world, "bench", toml=TOML, features=FEATURES, changes=CHANGES, files={"model.py": MODEL}
+            bench.world, "bench", toml=TOML, features=FEATURES, changes=CHANGES, files={"model.py": MODEL}
         )
-        make_model(world, pipeline, fit=boosted, sample_rows=20_000)
+        make_model(bench.world, pipeline, fit=boosted, sample_rows=SAMPLE_ROWS)
         sys.stderr.write(f"{rows:,} rows and a model made in {time.perf_counter() - started:.0f} s\n")
-        environ = {**os.environ, "PRESCORE_DATABASE_URL": url, "PRESCORE_PIPELINES": str(settings.pipelines_dir)}
         command = [sys.executable, "-c", "from flows.cli import main; main()", "score", "bench"]
-        subprocess.run(command, env=environ, check=True)
-    finally:
-        embedded.stop(folder / "data")
-        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(command, env=bench.environ, check=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""The limit: each stage alone, and the shortest time in which two cores could do them all at once.
+
+    python -m tests.benchmarks.limit boosted --rows 2000000
+
+Nothing overlaps, nothing is checked, and the next stage gets what it takes fastest. Of each stage the seconds and CPU
+seconds, of Python and of PostgreSQL:
+
+- ``read``: COPY out of the table, received by psql and thrown away. PostgreSQL's CPU seconds count.
+- ``decode``: the same rows fetched into Arrow batches. Python's CPU seconds count, which include receiving them.
+- ``frame``, ``transform``, ``predict``: batch by batch, Arrow to a frame, the fitted ColumnTransformer, the model. Python's
+  count.
+- ``write``: key and prediction in one COPY. Both count.
+- ``key``: the primary key. Both count.
+
+The limit is the CPU seconds that count, divided by the cores; and not less than the longest stage that one thread has to
+do alone (all but ``predict``, which has a pool of its own, and ``key``, for which PostgreSQL takes helpers). This module is
+started by ``tests.benchmarks`` on its server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tasks import embedded
+from tests.benchmarks.bench import Bench, Spent, current, load_libraries, openmp_threads, spending, tell
+from tests.benchmarks.scripts import SELECT, frame_of
+from tests.benchmarks.table import model_file
+
+STAGES = ("read", "decode", "frame", "transform", "predict", "write", "key")
+#: Bytes of a batch: the largest that were not slower in the caches of the processor than smaller ones.
+BATCH_BYTES = 8 * 1024 * 1024
+#: Stages that one thread cannot share with another.
+_ALONE = ("read", "decode", "frame", "transform", "write")
+
+
+def counted(stage: str, found: Mapping[str, float]) -> float:
+    """Return the CPU seconds of a stage that a pipeline of all stages has to spend, too."""
+    match stage:
+        case "read":
+            return found["backends"]
+        case "decode" | "frame" | "transform" | "predict":
+            return found["python"]  # PostgreSQL was filling the socket for the next batch meanwhile
+        case _:
+            return found["python"] + found["backends"]
+
+
+def longest_alone(stage: str, found: Mapping[str, float]) -> float:
+    """Return the CPU seconds of a stage that one thread has to spend: reading and writing have two, one on each side."""
+    if stage not in _ALONE:
+        return 0.0
+    return max(found["python"], found["backends"]) if stage == "write" else counted(stage, found)
+
+
+def shortest(stages: Mapping[str, Mapping[str, float]], cores: int) -> float:
+    """Return the shortest wall time in which so many cores can do all stages, in seconds."""
+    total = sum(counted(stage, found) for stage, found in stages.items())
+    return max(total / cores, *(longest_alone(stage, found) for stage, found in stages.items()))
+
+
+@contextmanager
+def _added(spent: Spent, bench: Bench) -> Iterator[None]:
+    with spending(bench.data_dir) as one:
+        yield
+    for name, value in vars(one).items():
+        setattr(spent, name, getattr(spent, name) + value)
+
+
+def measure(bench: Bench, name: str, rows: int) -> dict[str, Spent]:
+    """Do each stage alone and return what it took."""
+    import joblib
+    import pyarrow as pa
+
+    spent = {stage: Spent() for stage in STAGES}
+    statement = f"{SELECT} WHERE id <= {rows}"
+    with _added(spent["read"], bench):
+        _read(bench, statement)
+    with _added(spent["decode"], bench):
+        _fetch(bench, statement, lambda batch: None)
+    estimator = joblib.load(model_file(bench.folder, name))
+    predicted: list[pa.RecordBatch] = []
+
+    def predict(batch: pa.RecordBatch) -> None:
+        with _added(spent["frame"], bench):
+            frame = frame_of(batch)
+        with _added(spent["transform"], bench):
+            matrix = estimator["columns"].transform(frame)
+        with _added(spent["predict"], bench):
+            p = estimator["model"].predict_proba(matrix)[:, 1]
+        predicted.append(pa.RecordBatch.from_arrays([batch.column("id"), pa.array(p)], names=["id", "p"]))
+
+    _fetch(bench, statement, predict)
+    _write(bench, predicted, spent["write"], spent["key"])
+    return spent
+
+
+def _read(bench: Bench, statement: str) -> None:
+    command = [str(embedded.psql_program(bench.data_dir)), "-qXd", bench.url, "-c"]
+    subprocess.run([*command, f"COPY ({statement}) TO STDOUT (FORMAT binary)"], check=True, stdout=subprocess.DEVNULL)
+
+
+def _fetch(bench: Bench, statement: str, use: Callable[[Any], None]) -> None:
+    from adbc_driver_postgresql import StatementOptions, dbapi
+
+    with dbapi.connect(bench.url) as connection, connection.cursor() as cursor:
+        cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
+        cursor.execute(statement)
+        for batch in cursor.fetch_record_batch():
+            use(batch)
+
+
+def _write(bench: Bench, predicted: list[Any], write: Spent, key: Spent) -> None:
+    import pyarrow as pa
+    from adbc_driver_postgresql import dbapi
+
+    with dbapi.connect(bench.url) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS bench.limited")
+        with _added(write, bench):
+            reader = pa.RecordBatchReader.from_batches(predicted[0].schema, predicted)
+            cursor.adbc_ingest("limited", reader, mode="create", db_schema_name="bench")
+        with _added(key, bench):
+            cursor.execute("ALTER TABLE bench.limited ADD PRIMARY KEY (id)")
+        connection.commit()
+
+
+def main() -> None:
+    """Measure the stages of one model on the bench that this process was started on, and tell them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--rows", type=int, required=True)
+    asked = parser.parse_args()
+    bench = current()
+    load_libraries()
+    stages = {stage: spent.as_json() for stage, spent in measure(bench, asked.model, asked.rows).items()}
+    cores = os.cpu_count() or 1
+    tell(
+        {
+            "stages": stages,
+            "seconds": shortest(stages, cores),
+            "cpu": sum(counted(stage, found) for stage, found in stages.items()),
+            "rows": asked.rows,
+            "threads": openmp_threads(),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
