@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +26,9 @@ from tasks import (
     verdicts,
     waivers,
 )
+from tasks.bundle import preprocessed
 from tasks.checks import Evidence, Phase
+from tasks.compiled import CompiledEstimator, compile_bundle
 from tasks.costs import RunCost
 from tasks.database import resolve_url
 from tasks.errors import PrescoreError
@@ -140,7 +143,8 @@ def score(
         with backends.use_meter() as meter:
             watch = Stopwatch(watcher, meter.seconds)
             with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
-                return _with_cost(run, _score_in(run, asked, waiver, watch), watch)
+                summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
+                return _with_cost(run, summary, watch)
     except RunInProgress as met:
         if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
@@ -150,13 +154,13 @@ def score(
         )
 
 
-def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher) -> RunSummary:
+def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, compiled_dir: Path | None) -> RunSummary:
     """The table of contents of a run that holds its lock and its snapshot."""
     started = time.perf_counter()
     assert run.snapshot is not None
     publishing.register(run)
     watcher.stage("load the model")
-    scorer, model, objects = load_model(run)
+    scorer, model, objects = load_model(run, compiled_dir)
     publishing.ensure_objects(run, objects, _comments(scorer))
     archive_owed(run, objects, watcher)
     with open_snapshot_session(run.url, run.snapshot.name) as session:
@@ -216,9 +220,11 @@ def refuse_queries(pipeline: Pipeline) -> None:
 
 
 @step
-def load_model(run: Run) -> tuple[Scorer, registry.ModelVersion, Objects]:
+def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.ModelVersion, Objects]:
     """Load the version that the alias names, checked by digest, and describe what the queries return."""
     scorer, model = load_scorer(run.connection, run.pipeline)
+    if compiled_dir is not None and run.pipeline.model.compiled:
+        scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
     run.record(model=model.name, model_version=model.version)
     reached("model.loaded")
     return scorer, model, Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
@@ -235,6 +241,16 @@ def load_scorer(connection: sa.Connection, pipeline: Pipeline) -> tuple[Scorer, 
     preprocess = pipeline.preprocess_function()
     scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
     return scorer, model
+
+
+def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:
+    """Return the compiled form of a scorer's model; None where it has none, or where its golden rows tell nothing."""
+    bundle = scorer.bundle
+    try:
+        golden = bundle.prepare(preprocessed(bundle.golden, bundle.features, scorer.preprocess))
+    except Exception:  # the check of golden rows tells it
+        return None
+    return compile_bundle(bundle, golden, folder)
 
 
 def gather(
@@ -323,23 +339,19 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     """Stream the selected entities through the model into the next storage, and return its id."""
     selection, scorer = evidence.selection, evidence.scorer
     assert selection is not None
-    storage_id = publishing.clear_next_storage(run, objects)
-    reached("storage.cleared")
-    tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
-    tally.profile = ProfileCounter(ModelProfile.from_bundle(scorer.bundle.profile))
-    tally.ages = AgeCounter(run.pipeline.features.ttl)
-    atol = run.pipeline.model.golden.atol
-    tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
-    began = time.perf_counter()
-    staging.stage(run, scorer, objects, evidence.session, selection, storage_id, tally)
-    tally.seconds = time.perf_counter() - began
+    storage_id, tally = _fill_storage(run, evidence, objects, selection, watcher)
+    if scorer.compiled is not None and scorer.compiled.doubtful:
+        # What was written before the difference was found was compared in some of its rows only.
+        logger.warning("scoring all %d entities again with scikit-learn", tally.rows, extra={"run_id": run.run_id})
+        storage_id, tally = _fill_storage(run, evidence, objects, selection, watcher)
     evidence.tally = tally
     if tally.rejected:
         publishing.record_rejections(run, objects, storage_id)
     if selection.mode is Mode.FULL:
         publishing.analyse_storage(run, objects, storage_id, tally.rows)
     elif evidence.served is not None:
-        sampled = staging.resample(evidence.session, scorer, objects, selection, evidence.served)
+        by_itself = replace(scorer, compiled=None)
+        sampled = staging.resample(evidence.session, by_itself, objects, selection, evidence.served)
         evidence.resampled, evidence.disagreeing = sampled
     logger.info(
         "scored %d entities in %.1f s, %.0f rows/s",
@@ -349,6 +361,24 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
         extra={"run_id": run.run_id},
     )
     return storage_id
+
+
+def _fill_storage(
+    run: Run, evidence: Evidence, objects: Objects, selection: Selection, watcher: Watcher
+) -> tuple[int, Tally]:
+    """Empty the next storage and fill it; return its id and what was counted."""
+    storage_id = publishing.clear_next_storage(run, objects)
+    reached("storage.cleared")
+    scorer = evidence.scorer
+    tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
+    tally.profile = ProfileCounter(ModelProfile.from_bundle(scorer.bundle.profile))
+    tally.ages = AgeCounter(run.pipeline.features.ttl)
+    atol = run.pipeline.model.golden.atol
+    tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
+    began = time.perf_counter()
+    staging.stage(run, scorer, objects, evidence.session, selection, storage_id, tally)
+    tally.seconds = time.perf_counter() - began
+    return storage_id, tally
 
 
 @step

@@ -156,6 +156,8 @@ class Model(_Table):
     fail_age: Duration = timedelta(days=60)
     #: Up to which part of their versions the libraries must be those of the training.
     environment: Literal["exact", "minor", "major"] = "minor"
+    #: Whether trees are compiled where they can be; what they predict is the same.
+    compiled: bool = True
     golden: Golden = Golden()
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tasks.bundle import Bundle
+    from tasks.compiled import CompiledEstimator
     from tasks.feature_ages import AgeCounter
     from tasks.pipeline import Pipeline
     from tasks.profiles import ProfileCounter
@@ -90,6 +91,13 @@ class Scorer:
     bundle: Bundle
     preprocess: Callable[[pd.DataFrame], pd.DataFrame] | None
     outputs: tuple[Column, ...]
+    #: The bundle's model in compiled form; None where it has none.
+    compiled: CompiledEstimator | None = None
+
+    @property
+    def estimator(self) -> Any:
+        """What predicts: the bundle's model, in compiled form where it has one."""
+        return self.bundle.estimator if self.compiled is None else self.compiled
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -157,7 +165,7 @@ class Scorer:
             ) from error
         try:
             return predict_outputs(
-                self.bundle.estimator, self.bundle.prepare(prepared), self.pipeline.predictions, self.outputs
+                self.estimator, self.bundle.prepare(prepared), self.pipeline.predictions, self.outputs
             )
         except PrescoreError:
             raise

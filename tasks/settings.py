@@ -21,6 +21,13 @@ class Settings:
     pipelines_dir: Path
     #: PRESCORE_DATA_DIR, else /var/lib/prescore for root and the XDG data folder for others: the embedded PostgreSQL.
     data_dir: Path
+    #: Whether models are compiled where they can be: PRESCORE_COMPILED, true unless it is "false".
+    compiled: bool = True
+
+    @property
+    def compiled_dir(self) -> Path | None:
+        """Where compiled code is kept; None where none is to be used."""
+        return self.data_dir / "compiled" if self.compiled else None
 
 
 def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
@@ -31,6 +38,7 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
         database_url=environ.get("PRESCORE_DATABASE_URL") or None,
         pipelines_dir=_pipelines_dir(environ, cwd),
         data_dir=_data_dir(environ),
+        compiled=_compiled(environ),
     )
 
 
@@ -76,6 +84,15 @@ def _data_dir(environ: Mapping[str, str]) -> Path:
         return Path("/var/lib/prescore")
     share = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(share) / "prescore"
+
+
+def _compiled(environ: Mapping[str, str]) -> bool:
+    named = environ.get("PRESCORE_COMPILED") or "true"
+    if named not in ("true", "false"):
+        raise UsageError(
+            f'PRESCORE_COMPILED is "{named}", expected true or false. Nothing was done. Correct or unset it.'
+        )
+    return named == "true"
 
 
 def os_user() -> str | None:

@@ -62,15 +62,17 @@ def show_model(
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="A number or an alias.")] = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Show a version: metrics, signature, environment, probes, and when it was champion."""
+    """Show a version: metrics, signature, environment, probes, how it is computed, and when it was champion."""
     from flows.show import show_version
     from tasks import registry
+    from tasks.compiled import read_form
     from tasks.database import connect, resolve_url
 
-    with connect(resolve_url(settings_now())) as connection:
+    settings = settings_now()
+    with connect(resolve_url(settings)) as connection:
         found = registry.find_version(connection, name, _which(version))
         history = registry.alias_history(connection, name)
-    show_version(found, history, as_json=as_json)
+    show_version(found, history, read_form(settings.compiled_dir, found.digest), as_json=as_json)
 
 
 @models_app.command("promote")

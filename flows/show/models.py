@@ -17,6 +17,7 @@ from tasks.telling import narrator, shown
 
 if TYPE_CHECKING:
     from flows.models import WentBack
+    from tasks.compiled import Form
     from tasks.registry import AliasSpan, ModelUser, ModelVersion
     from tasks.training import TrainSummary
 
@@ -103,11 +104,11 @@ def show_models(versions: Iterable[ModelVersion], current: Iterable[AliasSpan], 
             console.print(f"{v.name} {v.version} is {v.trust}.", soft_wrap=True, markup=False)
 
 
-def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json: bool) -> None:
+def show_version(version: ModelVersion, history: Sequence[AliasSpan], form: Form, *, as_json: bool) -> None:
     """Print everything that is known of a version."""
     if as_json:
         spans = [span_ for span_ in history if span_.version == version.version]
-        print_json({**asdict(version), "aliases": spans})
+        print_json({**asdict(version), "aliases": spans, "computed_by": asdict(form)})
         return
     console = narrator()
     console.print(Text(f"{version.name} version {version.version}", style="bold"))
@@ -120,6 +121,7 @@ def show_version(version: ModelVersion, history: Sequence[AliasSpan], *, as_json
             ("trained on data until", shown(version.train_data_until)),
             ("file", version.trust or "skops, of types that prescore knows"),
             ("size", f"{version.size_bytes:,} bytes"),
+            ("computed by", form.in_words),
             ("environment", ", ".join(f"{name} {number}" for name, number in sorted(version.environment.items()))),
         ],
     )

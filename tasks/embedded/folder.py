@@ -129,7 +129,7 @@ def locked(place: Place) -> Iterator[int]:
 
     The lock belongs to the open file, so it goes when its process dies, however it dies.
     """
-    _make_data_folder(place.data_dir)
+    make_data_folder(place.data_dir)
     try:
         handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -141,7 +141,7 @@ def locked(place: Place) -> Iterator[int]:
         os.close(handle)
 
 
-def _make_data_folder(folder: Path) -> None:
+def make_data_folder(folder: Path) -> None:
     """Create the folder and what is missing above it; a folder that exists keeps its mode and must be the caller's."""
     if not os.path.lexists(folder):
         # Others need to pass through root's folder: the server's account, and whoever connects by the socket.

@@ -1,0 +1,5 @@
+"""Ensembles of trees in compiled form: several times as fast as scikit-learn, equal to it, and never required."""
+
+from tasks.compiled.form import CompiledEstimator, Form, compile_bundle, read_form
+
+__all__ = ["CompiledEstimator", "Form", "compile_bundle", "read_form"]

@@ -1,0 +1,338 @@
+"""The compiled form of a model: predicts as the estimator does, compares itself with it, and steps back when it differs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.compiled.forests import Ensemble, NotCompiled, read_ensemble
+from tasks.compiled.inputs import Inputs, NotThisBatch, read_inputs, require_narrow
+from tasks.compiled.kernel import BoundKernel, load_kernel, require_safe, source_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from tasks.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+#: How far a value may be from scikit-learn's: absolutely, and as a share of itself where it is larger than 1. Sums are
+#: added up in the same order, so that they are equal; links may be computed a bit otherwise on other lengths.
+TOLERANCE = 1e-12
+
+#: Rows of the first batch that scikit-learn scores as well, and of one batch in every so many rows after it. 16 rows take
+#: scikit-learn about 5 ms, which is a fiftieth of what 100,000 rows take to walk 100 trees.
+FIRST_ROWS, SAMPLE_ROWS, EVERY_ROWS = 256, 16, 100_000
+
+#: Golden rows are repeated up to so many to measure both forms.
+_MEASURED_ROWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How this machine computes a model, as its data folder remembers."""
+
+    #: What the library was compiled from; None when nothing is remembered.
+    key: str | None
+    #: Why it is scikit-learn's own code; None when it is compiled.
+    why_not: str | None = None
+    #: Rows of a preprocessed frame that one core scores in a second, by each form; None where none was measured.
+    compiled_rows: float | None = None
+    scikit_learn_rows: float | None = None
+
+    @property
+    def times_faster(self) -> float | None:
+        """How many rows the compiled form scores while scikit-learn's scores one."""
+        if self.compiled_rows is None or not self.scikit_learn_rows:
+            return None
+        return self.compiled_rows / self.scikit_learn_rows
+
+    @property
+    def in_words(self) -> str:
+        """What people are told."""
+        if self.times_faster is None:
+            return f"scikit-learn's own code, because {self.why_not}"
+        return (
+            f"compiled trees, {self.times_faster:.1f} times as fast as scikit-learn: {self.compiled_rows:,.0f} rows/s instead "
+            f"of {self.scikit_learn_rows:,.0f} on one core of this machine"
+        )
+
+
+class CompiledEstimator:
+    """A fitted estimator whose trees are walked by compiled code; all else is the estimator itself.
+
+    Each result is compared with scikit-learn's on some of its rows before it is returned. Where they differ, all rows are
+    scikit-learn's, now and from now on, and ``doubtful`` says whether rows were returned before.
+    """
+
+    def __init__(self, estimator: Any, inputs: Inputs, ensemble: Ensemble, kernel: BoundKernel) -> None:
+        self._estimator = estimator
+        self._inputs, self._ensemble, self._kernel = inputs, ensemble, kernel
+        self._refused = kernel.forest.refused | int(inputs.sparse)
+        self._lock = threading.Lock()
+        self._returned: dict[str, int] = {}
+        self._due: dict[str, int] = {}
+        #: What differed from scikit-learn, in words; None as long as nothing did.
+        self.differed: str | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether rows were returned before others were found to differ: only some of them were compared."""
+        return self.differed is not None and any(self._returned.values())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_estimator" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self._ensemble.methods:
+            return lambda rows: self._predict(name, rows)
+        return getattr(self._estimator, name)
+
+    def __sklearn_tags__(self) -> Any:
+        return self._estimator.__sklearn_tags__()
+
+    def compute(self, method: str, rows: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+        """Return what the compiled form gives for rows, compared with nothing.
+
+        Raises
+        ------
+        NotThisBatch
+            When scikit-learn would refuse these rows, or has to score them itself.
+        """
+        columns = self._inputs.columns(rows)
+        if not columns or not len(columns[0]):
+            raise NotThisBatch("no rows")
+        sums, found = self._kernel.sums(columns)
+        if found & self._refused:
+            raise NotThisBatch("values that scikit-learn refuses")
+        return self._ensemble.methods[method](sums)
+
+    def _predict(self, method: str, rows: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+        by_scikit_learn: Callable[[Any], NDArray[Any]] = getattr(self._estimator, method)
+        if self.differed is not None:
+            return by_scikit_learn(rows)
+        try:
+            found = self.compute(method, rows)
+        except Exception:  # whatever is wrong with these rows: scikit-learn says it in its own words, or scores them
+            return by_scikit_learn(rows)
+        sample = self._sample(method, len(found))
+        if len(sample):
+            some = rows.iloc[sample].reset_index(drop=True) if hasattr(rows, "iloc") else rows[sample]
+            with _one_thread():
+                expected = by_scikit_learn(some)
+            difference = differs(expected, found[sample])
+            if difference is not None:
+                self._drop(f"{method} {difference}")
+                return by_scikit_learn(rows)
+        with self._lock:
+            self._returned[method] = self._returned.get(method, 0) + len(found)
+        return found
+
+    def _sample(self, method: str, rows: int) -> NDArray[np.intp]:
+        """Return which rows are compared: evenly spread, other ones each time."""
+        with self._lock:
+            before = self._returned.get(method, 0)
+            if before < self._due.get(method, 0):
+                return np.empty(0, dtype=np.intp)
+            self._due[method] = before + EVERY_ROWS
+        wanted = min(rows, SAMPLE_ROWS if before else FIRST_ROWS)
+        shift = before % max(1, rows // wanted)
+        return np.minimum(np.arange(wanted) * rows // wanted + shift, rows - 1)
+
+    def _drop(self, what: str) -> None:
+        with self._lock:
+            first = self.differed is None
+            self.differed = what
+        if first:
+            logger.warning(
+                "The compiled form of the model differs from scikit-learn: %s. It is not used any more in this run; "
+                "scikit-learn scores all rows. Compare with `[model] compiled = false`, and report it",
+                what,
+            )
+
+
+def compile_bundle(
+    bundle: Bundle, golden: pd.DataFrame, folder: Path, *, threads: int = 1, measure: bool = True
+) -> CompiledEstimator | None:
+    """Return the compiled form of a bundle's model; None where there is none, which is logged with its reason.
+
+    Parameters
+    ----------
+    bundle
+        A bundle that was read, with its digest.
+    golden
+        Its golden rows, preprocessed: all that the form computes of them must be what scikit-learn computes.
+    folder
+        Where the library is kept, and beside it what was measured of each bundle; made when it is missing.
+    threads
+        Threads that a batch is divided among. A run reads, scores and writes at once, so one is the default.
+    measure
+        Whether to compare the speed of both forms where that was not yet done.
+    """
+    record = None
+    try:
+        form = _compile(bundle.estimator, threads, folder)
+        _require_equal(form, golden)
+        if measure and _read(folder, bundle.digest) is None:
+            record = _measure(form, golden)
+    except NotCompiled as reason:
+        logger.info("%s is scored by scikit-learn's own code, because %s", bundle.name, reason)
+        _write(folder, bundle.digest, Form(key=source_key(), why_not=str(reason)))
+        return None
+    except Exception as error:
+        # Attributes of scikit-learn that are no promise may be others in another version. Nothing depends on this.
+        logger.info(
+            "%s is scored by scikit-learn's own code, because compiling it raised %s", bundle.name, type(error).__name__
+        )
+        logger.debug("compiling raised", exc_info=True)
+        return None
+    if record is not None:
+        _write(folder, bundle.digest, record)
+    return form
+
+
+def read_form(folder: Path | None, digest: str) -> Form:
+    """Return how this machine computes the model of a bundle, as far as it is remembered.
+
+    ``folder`` is where compiled code is kept, None where none is to be used.
+    """
+    if folder is None:
+        return Form(key=None, why_not="PRESCORE_COMPILED is false")
+    return _read(folder, digest) or Form(key=None, why_not="no run has compiled it on this machine yet")
+
+
+# Compiling -------------------------------------------------------------------------------------------------------
+
+
+def _compile(estimator: Any, threads: int, folder: Path) -> CompiledEstimator:
+    steps, trees = _taken_apart(estimator)
+    ensemble = read_ensemble(trees)
+    require_narrow(ensemble.forest.n_features)
+    names = getattr(estimator, "feature_names_in_", None)
+    own = getattr(trees, "_preprocessor", None)  # of boosted trees with categories
+    inputs = read_inputs(
+        [*steps, *([] if own is None else [own])],
+        None if names is None else [str(name) for name in names],
+        int(estimator.n_features_in_),
+    )
+    return CompiledEstimator(estimator, inputs, ensemble, load_kernel(folder).bind(ensemble.forest, threads))
+
+
+def _taken_apart(estimator: Any) -> tuple[list[Any], Any]:
+    """Return the transformers in front of the trees, and the trees."""
+    from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+    from sklearn.pipeline import Pipeline
+
+    if type(estimator) in (GridSearchCV, RandomizedSearchCV) and hasattr(estimator, "best_estimator_"):
+        return _taken_apart(estimator.best_estimator_)
+    if type(estimator) is Pipeline:
+        *steps, (_, last) = estimator.steps
+        further, trees = _taken_apart(last)
+        return [*(step for _, step in steps), *further], trees
+    return [], estimator
+
+
+def _require_equal(form: CompiledEstimator, golden: pd.DataFrame) -> None:
+    rows = _as_fitted(form, golden)
+    with _one_thread():
+        for method in form._ensemble.methods:
+            expected = getattr(form._estimator, method)(rows)
+            try:
+                found = form.compute(method, rows)
+            except NotThisBatch as reason:
+                raise NotCompiled(f"it is not made for the golden rows ({reason})") from reason
+            difference = differs(expected, found)
+            if difference is not None:
+                logger.warning("The compiled form of the model differs on golden rows: %s %s", method, difference)
+                raise NotCompiled(f"{method} {difference} on golden rows")
+
+
+def _as_fitted(form: CompiledEstimator, golden: pd.DataFrame) -> pd.DataFrame | NDArray[Any]:
+    return golden if form._inputs.names is not None else golden.to_numpy()
+
+
+def differs(expected: NDArray[Any], found: NDArray[Any]) -> str | None:
+    """Return in words how results of the compiled form differ from scikit-learn's; None when they are equal."""
+    expected, found = np.asarray(expected), np.asarray(found)
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return "has another shape or type"
+    if expected.dtype.kind != "f":
+        wrong = int((expected != found).sum())
+        return f"differs in {wrong} of {expected.size} values" if wrong else None
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(found - expected)
+        near = gap <= TOLERANCE * np.maximum(1.0, np.abs(expected))
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found)) | (near & np.isfinite(expected))
+    if same.all():
+        return None
+    return (
+        f"differs by up to {np.nan_to_num(gap[~same], nan=np.inf).max():.3g} in {(~same).sum()} of {same.size} values"
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As bundle.one_thread, for few rows; finding the pools anew each time would take longer than scoring them."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    global _pools  # noqa: PLW0603 - the process has one set of pools
+    if _pools is None:
+        _pools = ThreadpoolController()
+    with _pools.limit(limits=1):
+        yield
+
+
+_pools: Any = None
+
+
+# What is remembered ----------------------------------------------------------------------------------------------
+
+
+def _measure(form: CompiledEstimator, golden: pd.DataFrame) -> Form:
+    """Compare the speed of both forms on repeated golden rows, by CPU seconds of this thread, the better of two."""
+    import pandas as pd
+
+    method = next(name for name in ("predict_proba", "predict") if name in form._ensemble.methods)
+    times = max(1, _MEASURED_ROWS // max(1, len(golden)))
+    rows = _as_fitted(form, pd.concat([golden] * times, ignore_index=True))
+    with _one_thread():
+        slow = min(_seconds(lambda: getattr(form._estimator, method)(rows)) for _ in range(2))
+        fast = min(_seconds(lambda: form.compute(method, rows)) for _ in range(2))
+    return Form(key=source_key(), compiled_rows=len(rows) / fast, scikit_learn_rows=len(rows) / slow)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.thread_time()
+    work()
+    return max(time.thread_time() - began, 1e-9)
+
+
+def _place(folder: Path, digest: str) -> Path:
+    return folder / f"{digest}.json"
+
+
+def _read(folder: Path, digest: str) -> Form | None:
+    try:
+        found = Form(**json.loads(_place(folder, digest).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if found.key == source_key() else None
+
+
+def _write(folder: Path, digest: str, measured: Form) -> None:
+    from tasks.embedded.folder import write_file
+
+    try:
+        require_safe(folder)
+        write_file(_place(folder, digest), json.dumps(asdict(measured)) + "\n", mode=0o600)
+    except (OSError, NotCompiled):
+        logger.debug("what was measured could not be kept", exc_info=True)

@@ -1,0 +1,270 @@
+"""What the trees look at: one float64 column each, made of a frame without encoding text row by row.
+
+A text column has few different values. They are encoded once a batch by the fitted transformer itself, and the rows take
+what their value was encoded to. So whatever an encoder knows (unknown values, rare ones, missing ones) holds here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.compiled.forests import NotCompiled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Columns = list[NDArray[np.float64]]
+
+#: Wider than this, as by one column for each of many categories, a batch would take too much memory as dense columns.
+MOST_COLUMNS = 256
+
+
+class NotThisBatch(Exception):  # an answer, no error
+    """This batch is unlike those that the compiled form is made for; scikit-learn has to score it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The fitted steps in front of the trees."""
+
+    #: Names of the frame's columns that they were fitted on; None where they were fitted on an array.
+    names: tuple[str, ...] | None
+    #: Make the first columns, each from some of the frame's.
+    blocks: tuple[_Block, ...]
+    #: What follows, each from all columns before: scikit-learn's own.
+    steps: tuple[Any, ...]
+    #: Whether scikit-learn's trees get a sparse matrix, in which they allow no missing values.
+    sparse: bool
+
+    def columns(self, rows: pd.DataFrame | NDArray[Any]) -> Columns:
+        """Return the columns that the trees look at, contiguous float64 of the length of ``rows``.
+
+        Raises
+        ------
+        NotThisBatch
+            When scikit-learn has to score these rows.
+        """
+        import pandas as pd
+
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, copy=False)
+        if self.names is not None and tuple(frame.columns) != self.names:
+            raise NotThisBatch("other columns")
+        columns = [column for block in self.blocks for column in block.columns(frame)]
+        for step in self.steps:
+            columns = _columns_of(step.transform(np.column_stack(columns)))
+        return columns
+
+
+def read_inputs(steps: Sequence[Any], names: Sequence[str] | None, n_features: int) -> Inputs:
+    """Return how the columns of the trees come from a frame.
+
+    Parameters
+    ----------
+    steps
+        Fitted transformers in front of the trees.
+    names
+        The columns that the first of them was fitted on; None for an array.
+    n_features
+        How many columns that is.
+
+    Raises
+    ------
+    NotCompiled
+        When there are too many columns.
+    """
+    steps = [step for step in steps if step is not None and step != "passthrough" and not _passes(step)]
+    sparse = any(getattr(step, "sparse_output_", False) for step in steps)
+    first, later = (steps[0], steps[1:]) if steps else (None, [])
+    if later and sparse:
+        # A sparse matrix on the way to a step that treats it as such.
+        blocks: tuple[_Block, ...] = (_ByScikitLearn(places=None, transform=_chained(steps)),)
+        later = []
+    else:
+        blocks = tuple(_blocks(first, range(n_features)))
+    return Inputs(names=None if names is None else tuple(names), blocks=blocks, steps=tuple(later), sparse=sparse)
+
+
+def _chained(steps: Sequence[Any]) -> Callable[[Any], Any]:
+    def transform(rows: Any) -> Any:
+        for step in steps:
+            rows = step.transform(rows)
+        return rows
+
+    return transform
+
+
+def _blocks(transformer: Any, places: Sequence[int]) -> list[_Block]:
+    """Return what makes the columns of one transformer, given places of its input among the frame's columns."""
+    from sklearn.compose import ColumnTransformer
+
+    if transformer is None or transformer == "passthrough" or _passes(transformer):
+        return [_AsTheyAre(places=tuple(places))]
+    if type(transformer) is ColumnTransformer and hasattr(transformer, "_transformer_to_input_indices"):
+        indices = transformer._transformer_to_input_indices
+        return [
+            block
+            for name, part, _ in transformer.transformers_
+            if not (isinstance(part, str) and part == "drop") and len(indices[name])
+            for block in _blocks(part, [places[at] for at in indices[name]])
+        ]
+    widths = _widths(transformer, len(places))
+    if widths is not None:
+        return [_ByValue(places=tuple(places), transformer=transformer, widths=widths)]
+    return [_ByScikitLearn(places=tuple(places), transform=transformer.transform)]
+
+
+def _passes(transformer: Any) -> bool:
+    """Return whether a transformer hands on what it gets: "passthrough", and the check of boosted trees."""
+    from sklearn.preprocessing import FunctionTransformer
+    from sklearn.utils import check_array
+
+    if type(transformer) is not FunctionTransformer:
+        return False
+    func = transformer.func
+    return func is None or (isinstance(func, partial) and func.func is check_array)
+
+
+def _widths(transformer: Any, columns: int) -> tuple[int, ...] | None:
+    """Return how many columns a transformer makes of each of its columns, value by value; None where it does otherwise."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
+
+    kind = type(transformer)
+    if kind is OrdinalEncoder:
+        return (1,) * columns
+    if kind is OneHotEncoder:
+        found = tuple(int(width) for width in getattr(transformer, "_n_features_outs", ()))
+        return found if len(found) == columns else None
+    if kind is TargetEncoder:
+        several = len(transformer.classes_) if transformer.target_type_ == "multiclass" else 1
+        return (several,) * columns
+    if kind is SimpleImputer and transformer.statistics_.dtype.kind in "OU":
+        kept = transformer.indicator_ is None and len(transformer.get_feature_names_out()) == columns
+        return (1,) * columns if kept else None
+    if kind is Pipeline:
+        return _widths_of_chain([step for _, step in transformer.steps if step not in (None, "passthrough")], columns)
+    return None
+
+
+def _widths_of_chain(steps: Sequence[Any], columns: int) -> tuple[int, ...] | None:
+    found: tuple[int, ...] | None = None
+    for step in steps:
+        if found is not None and set(found) != {1}:
+            return None
+        found = _widths(step, columns)
+        if found is None:
+            return None
+    return found
+
+
+# Blocks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AsTheyAre:
+    """Columns of numbers that nothing is done to."""
+
+    places: tuple[int, ...]
+
+    def columns(self, frame: pd.DataFrame) -> Columns:
+        return [_numbers(frame.iloc[:, place]) for place in self.places]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ByScikitLearn:
+    """Columns that the transformer makes of all rows."""
+
+    #: None for all columns.
+    places: tuple[int, ...] | None
+    transform: Callable[[Any], Any]
+
+    def columns(self, frame: pd.DataFrame) -> Columns:
+        return _columns_of(self.transform(frame if self.places is None else frame.iloc[:, list(self.places)]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ByValue:
+    """Columns whose different values are transformed once, and taken by the rows that have them."""
+
+    places: tuple[int, ...]
+    transformer: Any
+    #: Columns made of each column.
+    widths: tuple[int, ...]
+
+    def columns(self, frame: pd.DataFrame) -> Columns:
+        import pandas as pd
+
+        if not len(frame):
+            return [np.empty(0) for _ in range(sum(self.widths))]
+        coded = [_codes(frame.iloc[:, place]) for place in self.places]
+        # Shorter columns repeat their first value, so that all fit in one frame.
+        longest = max(len(rows) for _, rows in coded)
+        distinct = {}
+        for place, (_, rows) in zip(self.places, coded, strict=True):
+            padded = np.concatenate([rows, np.full(longest - len(rows), rows[0])])
+            distinct[frame.columns[place]] = frame.iloc[:, place].take(padded).reset_index(drop=True)
+        table = _dense(self.transformer.transform(pd.DataFrame(distinct)))
+        if table.shape != (longest, sum(self.widths)):
+            raise NotThisBatch("another width")
+        starts = np.cumsum([0, *self.widths])
+        return [
+            np.ascontiguousarray(table[: len(rows), at]).take(codes)
+            for (codes, rows), start, width in zip(coded, starts, self.widths, strict=False)
+            for at in range(start, start + width)
+        ]
+
+
+_Block = _AsTheyAre | _ByScikitLearn | _ByValue
+
+
+def _codes(series: pd.Series[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return for each row a number of its value, from 0, and for each number the first row that has it."""
+    import pandas as pd
+
+    codes, values = pd.factorize(series)
+    missing = codes < 0
+    if missing.any():
+        if series.dtype == object and len({type(value) for value in series[missing]}) > 1:
+            # None and NaN are two values to an encoder.
+            raise NotThisBatch("several kinds of missing values")
+        codes = np.where(missing, len(values), codes)
+    first = np.empty(int(codes.max()) + 1, dtype=np.intp)
+    # Of several rows with a number the last one that is assigned stays: backwards, that is the first row.
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    return codes, first
+
+
+def _numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
+    values = series.to_numpy()
+    if values.dtype.kind not in "fiub":
+        raise NotThisBatch("a column of another type")
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _dense(found: Any) -> NDArray[np.float64]:
+    values = np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+    if values.ndim != 2 or (values.dtype.kind not in "fiub" and values.dtype != object):
+        raise NotThisBatch("a result of another type")
+    return values.astype(np.float64, copy=False)
+
+
+def _columns_of(found: Any) -> Columns:
+    return list(np.ascontiguousarray(_dense(found).T))
+
+
+def require_narrow(columns: int) -> None:
+    """Refuse trees that look at too many columns.
+
+    Raises
+    ------
+    NotCompiled
+    """
+    if columns > MOST_COLUMNS:
+        raise NotCompiled(f"its trees look at {columns:,} columns, more than {MOST_COLUMNS}")
