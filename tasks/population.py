@@ -11,7 +11,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.columns import Column, key_hash
+from tasks.columns import Column, key_arrays, key_hash, whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.features import AS_OF, KEYS_PER_QUERY, FeatureContract, key_list
@@ -57,6 +57,24 @@ class Served:
     valid_since: int
     #: Generations that were found bad: their rows are scored again.
     quarantined: tuple[int, ...]
+    #: The ledger of what is served: how many rows, and the sum of the hashes of their keys.
+    rows: int
+    key_checksum: Decimal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """Who is new or changed, as changes.sql says, where the ledger proves that nobody else is new or gone."""
+
+    #: Key columns, and the hash of the ledger, of entities that are not served.
+    new: pa.Table
+    #: The same of entities that are served.
+    changed: pa.Table
+
+    @property
+    def checksum(self) -> Decimal:
+        """Sum of the hashes of all these keys."""
+        return _sum_hashes(self.new) + _sum_hashes(self.changed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +99,8 @@ class Selection:
     keys: pa.Table | None = field(default=None, repr=False)
     #: Incremental: key columns of entities to remove.
     gone_keys: pa.Table | None = field(default=None, repr=False)
+    #: Incremental: who is new or changed, known without comparing every key with what is served; None where that was needed.
+    named: Named | None = field(default=None, repr=False)
 
     @property
     def selected(self) -> int:
@@ -120,27 +140,98 @@ def why_full(pipeline: Pipeline, served: Served | None, model_version: int, *, a
 def summarise(
     session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served | None, because: str
 ) -> Selection:
-    """Count who needs a prediction; a run that would select more than ``FULL_ABOVE`` of the population becomes full."""
-    statement = load_query("summarise_population", _fragments(pipeline, key, as_of, served, full=bool(because)))
-    row = session.table(statement, _what(pipeline)).to_pylist()[0]
-    selection = Selection(
+    """Count who needs a prediction; a run that would select more than ``FULL_ABOVE`` of the population becomes full.
+
+    Where the ledger proves that population and served keys are the same but for what changes.sql names, neither is compared
+    with the other key by key: a scan of each is all that it costs.
+    """
+    fragments = _fragments(pipeline, key, as_of, served, full=bool(because))
+    what = _what(pipeline)
+    row = session.table(load_query("count_population", fragments), what).to_pylist()[0]
+    counted = Selection(
         mode=Mode.FULL if because else Mode.INCREMENTAL,
         because=because,
         population=row["population"],
         key_checksum=Decimal(row["key_checksum"]),
-        selected_checksum=Decimal(row["selected_checksum"]),
+        selected_checksum=Decimal(0),
         null_keys=row["null_keys"],
-        new=row["new"],
-        changed=row["changed"],
-        due=row["due"],
-        gone=row["gone"],
-        served=row["served"],
+        new=row["population"],
+        changed=0,
+        due=0,
+        gone=0,
+        served=0,
     )
+    if served is None:
+        return counted
+    selection = _proven(session, pipeline, key, served, fragments, counted)
+    if selection is None:
+        row = session.table(load_query("summarise_population", fragments), what).to_pylist()[0]
+        row = {
+            **row,
+            "key_checksum": Decimal(row["key_checksum"]),
+            "selected_checksum": Decimal(row["selected_checksum"]),
+        }
+        selection = replace(counted, **row, served=row["population"] - row["new"] + row["gone"])
     touched = selection.selected + selection.gone
     if not because and touched > FULL_ABOVE * selection.population:
         share = f"{touched:,} of {selection.population:,} entities are new, changed, due or gone"
-        return replace(selection, mode=Mode.FULL, because=share)
+        return replace(selection, mode=Mode.FULL, because=share, named=None)
     return selection
+
+
+def _proven(
+    session: Session,
+    pipeline: Pipeline,
+    key: tuple[Column, ...],
+    served: Served,
+    fragments: dict[str, str],
+    counted: Selection,
+) -> Selection | None:
+    """Count who needs a prediction without comparing all keys; None when the ledger does not prove that this can be."""
+    row = session.table(load_query("count_served", fragments)).to_pylist()[0]
+    if row["served"] != served.rows:  # somebody wrote into a storage by hand
+        return None
+    found = replace(counted, new=0, due=row["due"], served=row["served"])
+    if counted.mode is Mode.FULL:
+        return found if _balances(counted, served, None) else None
+    most = int(FULL_ABOVE * counted.population) + 1
+    statement = load_query("select_changed", {**fragments, "most": literal(most)})
+    named = session.table(statement, _what(pipeline)).combine_chunks()
+    if named.num_rows >= most:
+        return None
+    is_served = named.column("prescore_served")
+    changed, new = named.filter(is_served), named.filter(pc.invert(is_served))
+    if new.num_rows and not _balances(counted, served, new):
+        new = _members(session, pipeline, key, fragments, new)
+    if not _balances(counted, served, new):
+        return None
+    due = row["due"] - (pc.sum(changed.column("prescore_due")).as_py() or 0)
+    columns = [*(column.name for column in key), "prescore_hash"]
+    known = Named(new=new.select(columns), changed=changed.select(columns))
+    return replace(found, new=new.num_rows, changed=changed.num_rows, due=due, named=known)
+
+
+def _balances(counted: Selection, served: Served, new: pa.Table | None) -> bool:
+    """Return whether the population is what is served and these new entities, by count and by key checksum."""
+    rows, checksum = (0, Decimal(0)) if new is None else (new.num_rows, _sum_hashes(new))
+    return (counted.population, counted.key_checksum) == (served.rows + rows, served.key_checksum + checksum)
+
+
+def _members(
+    session: Session, pipeline: Pipeline, key: tuple[Column, ...], fragments: dict[str, str], named: pa.Table
+) -> pa.Table:
+    """Return those of some keys that are in the population: changes.sql may name others."""
+    names = [column.name for column in key]
+    found = [
+        session.table(
+            load_query(
+                "select_members", {**fragments, "key_arrays": key_arrays(named.slice(start, KEYS_PER_QUERY), key)}
+            ),
+            _what(pipeline),
+        )
+        for start in range(0, named.num_rows, KEYS_PER_QUERY)
+    ]
+    return named.join(pa.concat_tables(found), names, join_type="left semi")
 
 
 def select(
@@ -154,8 +245,11 @@ def select(
 ) -> Selection:
     """Return the selection of an incremental run with its keys: who is scored, who is sampled, who is gone."""
     fragments = _fragments(pipeline, key, as_of, served, full=False)
-    fragments["seed"] = literal(seed)
-    fragments["sample_every"] = literal(max(1, counted.unchanged // SKIPPED_SAMPLE))
+    every = max(1, counted.unchanged // SKIPPED_SAMPLE)
+    if counted.named is not None:
+        return _with_named(session, key, as_of, counted, counted.named, fragments, every, seed)
+    fragments["key_hash_seeded"] = key_hash(key, "p", seed=literal(seed))
+    fragments["sample_every"] = literal(every)
     fragments["keys_of_p_named"] = ", ".join(f"p.{quote(c.name)}" for c in key)
     keys = session.table(load_query("select_entities", fragments), _what(pipeline))
     _require_unique(keys, key, pipeline)
@@ -163,6 +257,44 @@ def select(
     if counted.gone:
         gone = session.table(load_query("select_gone", fragments), _what(pipeline))
     return replace(counted, keys=keys, gone_keys=gone)
+
+
+def _with_named(
+    session: Session,
+    key: tuple[Column, ...],
+    as_of: datetime,
+    counted: Selection,
+    named: Named,
+    fragments: dict[str, str],
+    every: int,
+    seed: int,
+) -> Selection:
+    """Add who is due to who is new or changed, and a sample of the others: served rows alone say who they are."""
+    names = [column.name for column in key]
+    parts = [_because(named.new.select(names), as_of, "new"), _because(named.changed.select(names), as_of, "changed")]
+    checksum = named.checksum
+    if counted.due:
+        due = session.table(load_query("select_due", fragments), "Selecting who is due")
+        due = due.join(named.changed.select(names), names, join_type="left anti")
+        checksum += _sum_hashes(due)
+        parts.append(_because(due.select(names), as_of, "due"))
+    fragments |= {"share": repr(100 / every), "seed": literal(seed)}
+    sampled = session.table(load_query("sample_served", fragments), "Sampling the skipped")
+    sampled = sampled.join(named.changed.select(names), names, join_type="left anti")
+    parts.append(sampled.append_column("why", pa.array(["sampled"] * sampled.num_rows, pa.string())))
+    return replace(counted, keys=pa.concat_tables(parts).combine_chunks(), selected_checksum=checksum)
+
+
+def _because(keys: pa.Table, as_of: datetime, why: str) -> pa.Table:
+    """Return keys as a selection holds them: each at the as_of of the run."""
+    instants = pa.repeat(pa.scalar(as_of, AS_OF.arrow_type), keys.num_rows)
+    return keys.append_column(AS_OF.name, instants).append_column("why", pa.repeat(why, keys.num_rows))
+
+
+def _sum_hashes(keys: pa.Table) -> Decimal:
+    """Return the exact sum of 64-bit hashes, which 64 bits do not hold: in halves, of fewer than 2^31 rows."""
+    hashes = whole(keys, "prescore_hash").to_numpy()
+    return Decimal((int((hashes >> 32).sum()) << 32) + int((hashes & 0xFFFFFFFF).sum()))
 
 
 def population_keys(session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime) -> str:
@@ -175,28 +307,23 @@ def _fragments(
 ) -> dict[str, str]:
     changes = None if full else pipeline.features.changes
     due_before = as_of - pipeline.features.valid_for if pipeline.features.valid_for else _LONG_AGO
-    rows = quoted_table("prescore_rows", pipeline.name)
     nobody = "SELECT " + ", ".join(f"NULL::{c.postgres_type} AS {quote(c.name)}" for c in key)
-    served_keys = ", ".join(f"served.{quote(c.name)}" for c in key)
-    nobody_served = (
-        f"({nobody}, NULL::timestamptz AS as_of, NULL::bigint AS scored_in, NULL::text AS rejected WHERE false)"
-    )
     return {
         "as_of": literal(as_of),
         "since_at": literal(changed_since(pipeline, served) if served else as_of),
         "due_before": literal(due_before),
         "entity_keys": key_list(key, "entities"),
         "entity_query": pipeline.entity.query.text,
-        "storage": nobody_served if served is None else rows,
-        "served_keys": served_keys,
-        "served_where": "true" if served is None else f"served.storage_id = {literal(served.storage_id)}",
+        "storage": "" if served is None else quoted_table("prescore_rows", f"{pipeline.name}_{served.storage_id}"),
+        "served_keys": ", ".join(f"served.{quote(c.name)}" for c in key),
         "hidden": _hidden(served),
         "changed_keys": key_list(key, "changes"),
         "changes_query": changes.text if changes is not None else f"{nobody} WHERE false",
-        "keys_of_p": ", ".join(f"p.{quote(c.name)}" for c in key),
         "key_hash": key_hash(key, "p"),
+        "key_hash_judged": key_hash(key, "judged"),
         "key_names": ", ".join(quote(c.name) for c in key),
         "key_missing": " OR ".join(f"p.{quote(c.name)} IS NULL" for c in key),
+        "named_missing": " OR ".join(f"prescore_changed.{quote(c.name)} IS NULL" for c in key),
         "keys_read": ", ".join(f"{c.read(f'judged.{quote(c.name)}')} AS {quote(c.name)}" for c in key),
     }
 

@@ -73,6 +73,8 @@ def served(connection: sa.Connection, pipeline: str) -> Served | None:
         model_version=found.model_version,
         logic_digest=found.logic_digest,
         valid_since=found.valid_since,
+        rows=found.rows,
+        key_checksum=found.key_checksum,
         quarantined=tuple(found.quarantined),
     )
 
@@ -258,7 +260,7 @@ def publish(
         reached("publish.generation_written")
         move_head(connection, objects.pipeline, run.generation_id, values["quarantined"])
         reached("publish.head_moved")
-        _keep_samples(run, objects, selection, published, int(values["model_version"]))
+        _keep_samples(run, objects, selection, storage_id, int(values["model_version"]))
         reached("publish.samples_kept")
         _cover_ticks(run, selection.mode)
         reached("publish.ticks_covered")
@@ -399,13 +401,14 @@ def _generation(run: Run, selection: Selection, published: Published) -> dict[st
     }
 
 
-def _keep_samples(run: Run, objects: Objects, selection: Selection, published: Published, model_version: int) -> None:
+def _keep_samples(run: Run, objects: Objects, selection: Selection, storage_id: int, model_version: int) -> None:
+    """Keep a share of what this run scored, from the storage that it was staged in: a merge costs what was rescored."""
     share = max(run.pipeline.performance.sample, LEAST_SAMPLE / max(1, selection.population))
     fragments = {
-        "storage": objects.storage(published.storage_id),
+        "storage": objects.storage(storage_id),
         "key_object": objects.key_object,
         "output_object": objects.output_object,
-        "key_names": objects.key_names,
+        "key_hash": key_hash(objects.key, "r", seed="1"),
     }
     values = {
         "pipeline": objects.pipeline,

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -368,6 +369,8 @@ def _as_served(served: _Served) -> Served:
         model=served.model,
         logic_digest="",
         valid_since=0,
+        rows=served.rows,
+        key_checksum=Decimal(0),
         quarantined=(),
     )
 

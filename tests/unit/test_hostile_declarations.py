@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -359,6 +360,9 @@ AROUND = [
     ("select_entities", "entity_query", "run"),
     ("select_entities", "changes_query", "since"),
     ("select_gone", "entity_query", "run"),
+    ("count_population", "entity_query", "run"),
+    ("select_changed", "changes_query", "since"),
+    ("select_members", "entity_query", "run"),
     ("limit_rows", "query", "run"),
     ("list_duplicates", "query", "run"),
 ]
@@ -514,12 +518,14 @@ def statements_of(pipeline: Pipeline, names: list[str]) -> list[str]:
         model="churn",
         logic_digest="",
         valid_since=1,
+        rows=1,
+        key_checksum=Decimal(0),
         quarantined=(),
     )
     look = _Look(session=spy, pipeline=pipeline, contract=contract, now=NOW)
     (source,) = pipeline.sources
     evidence: Any = SimpleNamespace(session=spy, snapshot=SimpleNamespace(as_of=NOW, clock_at=NOW))
-    counted: Any = SimpleNamespace(unchanged=0, gone=1)
+    counted: Any = SimpleNamespace(unchanged=0, gone=1, named=None)
     for call in (
         lambda: population.summarise(spy, pipeline, key, NOW, served, ""),
         lambda: population.select(spy, pipeline, key, NOW, served, counted, 1),
