@@ -252,7 +252,7 @@ def one_thread() -> Iterator[None]:
 
     Measured on two busy cores: 20 rows through a HistGradientBoosting of 100 trees took 0.3 s with all threads.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
         yield

@@ -51,6 +51,10 @@ class _Type:
 _INSTANT = "CASE WHEN {0} > '-infinity' AND {0} < '294247-01-01' THEN {0} END"
 _LAST_DAY = 106_751_981  # 294246-12-31, in days since 1970
 
+# Texts looked at to learn whether they repeat. Measured a column of 2 M texts: with 16 different ones 0.04 s as codes and
+# 0.08 s one by one; where all differ, codes take twice as long.
+_LOOKED_AT = 1_024
+
 #: PostgreSQL type -> how it travels. numeric loses digits beyond the 15th as a feature (documented loss).
 TYPES: dict[str, _Type] = {
     "smallint": _Type(arrow=pa.int16(), kind=Kind.NUMBER, key=True, hash="hashint2extended"),
@@ -272,8 +276,7 @@ def _seen(values: pa.Array, column: Column) -> pd.Series[Any]:
 
     match column.kind:
         case Kind.TEXT:
-            objects = values.cast(pa.string()).to_numpy(zero_copy_only=False)
-            return pd.Series(objects, dtype=object)
+            return pd.Series(_objects(values), dtype=object)
         case Kind.TIME:
             if pa.types.is_date(values.type):
                 values = pc.if_else(pc.less_equal(values.cast(pa.int32()), _LAST_DAY), values, None)
@@ -281,6 +284,22 @@ def _seen(values: pa.Array, column: Column) -> pd.Series[Any]:
             return pd.Series(instants.astype("datetime64[us]")).dt.tz_localize("UTC")
         case Kind.NUMBER:
             return pd.Series(_float64(values, column), dtype="float64")
+
+
+def _objects(values: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """Return texts as Python objects; where they repeat, one object for each different text."""
+    if pa.types.is_dictionary(values.type):
+        encoded = values
+    else:
+        first = values[:_LOOKED_AT]
+        if 2 * pc.count_distinct(first).as_py() > len(first):
+            return np.asarray(values.cast(pa.string()).to_numpy(zero_copy_only=False))
+        encoded = values.dictionary_encode()
+    different = len(encoded.dictionary)
+    objects = np.empty(different + 1, dtype=object)  # the last one stays None, for NULL
+    objects[:different] = encoded.dictionary.cast(pa.string()).to_numpy(zero_copy_only=False)
+    codes = encoded.indices.fill_null(different) if encoded.indices.null_count else encoded.indices
+    return np.asarray(objects.take(codes.to_numpy()))
 
 
 def _float64(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import AS_OF, FeatureContract
 from tasks.outputs import continuous, predict_outputs
+from tasks.sentinels import Mixed, Sentinels
+from tasks.threads import one_openmp_thread, predicting_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from tasks.feature_ages import AgeCounter
     from tasks.pipeline import Pipeline
     from tasks.profiles import ProfileCounter
-    from tasks.sentinels import Sentinels
+    from tasks.stream import StageCost, Stream
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
+    Reasons = np.ndarray[Any, np.dtype[np.object_]]
+    Outputs = dict[str, pa.Array]
 
 SCORED_IN = Column(name="scored_in", postgres_type="bigint")
 REJECTED = Column(name="rejected", postgres_type="text")
@@ -66,6 +70,8 @@ class Tally:
     ages: AgeCounter | None = None
     #: How long reading, scoring and writing took, in seconds.
     seconds: float = 0.0
+    #: Stage of the stream -> what it took: read, prepare, predict, assemble, write.
+    stages: dict[str, StageCost] = field(default_factory=dict)
     #: Called with the number of rows so far after each batch.
     progress: Callable[[int], None] = lambda rows: None
     #: Rows with a known prediction that are scored among the others, and count nowhere.
@@ -80,6 +86,21 @@ class Tally:
     def rows_per_second(self) -> float:
         """Rows read, scored and written per second; 0 when nothing was."""
         return self.rows / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A batch on its way to the model."""
+
+    batch: pa.RecordBatch
+    mixed: Mixed
+    #: Why rows are rejected, and which are not; None for all when none is.
+    reasons: Reasons | None
+    kept: Mask | None
+    #: What the model sees of the rows that are kept; None when there are none.
+    frame: pd.DataFrame | None
+    #: Rows of the batches before.
+    rows_before: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,39 +126,73 @@ class Scorer:
         return (*self.contract.key, AS_OF, SCORED_IN, REJECTED, *self.outputs)
 
     def predictions(
-        self, batches: Iterable[pa.RecordBatch], generation_id: int, tally: Tally
+        self, batches: Iterable[pa.RecordBatch], generation_id: int, tally: Tally, stream: Stream | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Yield a prediction batch for each feature batch, of the same length and order.
 
-        Rejected rows keep their key with a reason and NULL outputs. Memory is bounded by the batch.
+        Rejected rows keep their key with a reason and NULL outputs. Memory is bounded by the batch. With a ``stream``,
+        batches are prepared and predicted in threads of it while the caller works on those before; without one, when the
+        caller asks for them.
 
         Raises
         ------
         ModelFailed
             When preprocessing or the model raises on rows that were not rejected.
         """
-        for batch in batches:
-            predict = partial(self._predict, generation_id=generation_id, rows_before=tally.rows)
-            scored = predict(batch) if tally.sentinels is None else tally.sentinels.among(batch, predict)
-            self._count(batch, scored, tally)
+        prepare, predict = partial(self._prepare, tally=tally, seen=[0]), partial(self._predict, tally=tally)
+        predicted: Iterator[tuple[_Prepared, Outputs]]
+        if stream is None:
+            predicted = map(predict, map(prepare, batches))
+        else:
+            threads = predicting_threads(self.estimator)
+            prepared = stream.stage("prepare", prepare, batches, depth=1)
+            each = one_openmp_thread if threads > 1 else lambda: None
+            predicted = stream.stage(
+                "predict", predict, prepared, depth=threads + 1, threads=threads, prepare_thread=each
+            )
+        for made, values in predicted:
+            scored = self._assemble(made, values, generation_id)
+            if tally.sentinels is not None:
+                scored = tally.sentinels.take_out(made.mixed, scored)
+            self._count(made.batch, scored, tally)
             tally.progress(tally.rows)
             reached("stream.batch")
             yield scored
 
-    def _predict(self, batch: pa.RecordBatch, generation_id: int, rows_before: int) -> pa.RecordBatch:
-        reasons = self._reasons_before(batch)
-        kept = _is_none(reasons)
-        values: dict[str, pa.Array] = {}
-        if kept.any():
-            accepted = batch if kept.all() else batch.filter(pa.array(kept))
-            values = self._outputs(accepted, rows_before)
-            self._reject_non_finite(values, kept, reasons)
-        arrays = [batch.column(column.name) for column in (*self.contract.key, AS_OF)]
-        n = batch.num_rows
+    def _prepare(self, batch: pa.RecordBatch, tally: Tally, seen: list[int]) -> _Prepared:
+        """Find what the model cannot take, and make the frame of the rest; one batch after the other."""
+        mixed = Mixed(rows=batch) if tally.sentinels is None else tally.sentinels.mix(batch)
+        reasons = self._reasons_before(mixed.rows)
+        kept = None if reasons is None else _is_none(reasons)
+        rows_before = seen[0]
+        seen[0] += batch.num_rows
+        frame: pd.DataFrame | None = None
+        if kept is None or kept.any():
+            accepted = mixed.rows if kept is None else mixed.rows.filter(pa.array(kept))
+            frame = self._frame(accepted, rows_before)
+        return _Prepared(batch=batch, mixed=mixed, reasons=reasons, kept=kept, frame=frame, rows_before=rows_before)
+
+    def _predict(self, prepared: _Prepared, tally: Tally) -> tuple[_Prepared, Outputs]:
+        """Call the model; several batches at once where the estimator bears it."""
+        if prepared.frame is None:
+            return prepared, {}
+        values = self._outputs(prepared.frame, prepared.rows_before)
+        return replace(prepared, frame=None), values  # the frame is the largest thing of a batch
+
+    def _assemble(self, prepared: _Prepared, values: Outputs, generation_id: int) -> pa.RecordBatch:
+        """Return the prediction rows of a batch, its sentinels among them."""
+        rows, kept = prepared.mixed.rows, prepared.kept
+        n = rows.num_rows
+        reasons = self._reject_non_finite(values, kept, prepared.reasons, n)
+        arrays = [rows.column(column.name) for column in (*self.contract.key, AS_OF)]
         arrays.append(pa.array(np.full(n, generation_id, dtype=np.int64)))
-        arrays.append(pa.array(reasons, pa.string()))
-        good = _is_none(reasons)
-        arrays += [self._spread(values.get(column.name), column, kept, good) for column in self.outputs]
+        if reasons is None:
+            arrays += [pa.nulls(n, pa.string()), *(values[column.name] for column in self.outputs)]
+        else:
+            arrays.append(pa.array(reasons, pa.string()))
+            everybody = np.ones(n, dtype=bool) if kept is None else kept
+            good = _is_none(reasons)
+            arrays += [self._spread(values.get(column.name), column, everybody, good) for column in self.outputs]
         return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in self.columns])
 
     def _count(self, batch: pa.RecordBatch, scored: pa.RecordBatch, tally: Tally) -> None:
@@ -154,51 +209,59 @@ class Scorer:
                 predicted = predicted.filter(pc.is_null(scored.column(REJECTED.name)))
             tally.profile.add(batch, predicted)
 
-    def _outputs(self, batch: pa.RecordBatch, rows_before: int) -> dict[str, pa.Array]:
+    def _frame(self, batch: pa.RecordBatch, rows_before: int) -> pd.DataFrame:
         try:
-            prepared = preprocessed(batch, self.contract.features, self.preprocess)
+            return self.bundle.prepare(preprocessed(batch, self.contract.features, self.preprocess))
         except PrescoreError:
             raise
         except Exception as error:
             raise ModelFailed(
                 f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, rows_before
             ) from error
+
+    def _outputs(self, frame: pd.DataFrame, rows_before: int) -> Outputs:
         try:
-            return predict_outputs(
-                self.estimator, self.bundle.prepare(prepared), self.pipeline.predictions, self.outputs
-            )
+            return predict_outputs(self.estimator, frame, self.pipeline.predictions, self.outputs)
         except PrescoreError:
             raise
         except Exception as error:
             raise ModelFailed(f"Model {self.bundle.name}", error, rows_before) from error
 
-    def _reasons_before(self, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.object_]]:
-        """Return for each row why the model cannot take it, or None: what raised at registration is rejected here."""
-        reasons = np.full(batch.num_rows, None, dtype=object)
+    def _reasons_before(self, batch: pa.RecordBatch) -> Reasons | None:
+        """Return for each row why the model cannot take it, or None: what raised at registration is rejected here.
+
+        None for all when there is nothing to reject.
+        """
+        reasons: Reasons | None = None
         for column in self.contract.features:
-            values = batch.column(column.name)
-            if column.name in self.bundle.raises_on_null:
-                _set(reasons, _missing(values), f"null:{column.name}")
-            if column.kind is Kind.NUMBER and column.name in self.bundle.raises_on_infinity:
-                _set(reasons, _infinite(values), f"infinite:{column.name}")
-            known = self.bundle.known_categories.get(column.name)
-            if known is not None and column.name in self.bundle.raises_on_unseen:
-                unseen = pc.and_(
-                    pc.is_valid(values), pc.invert(pc.is_in(values, value_set=pa.array(known, pa.string())))
-                )
-                _set(reasons, _mask(unseen), f"unseen:{column.name}")
+            for where, reason in self._refused(batch.column(column.name), column):
+                if where.any():
+                    reasons = np.full(batch.num_rows, None, dtype=object) if reasons is None else reasons
+                    _set(reasons, where, reason)
         return reasons
 
-    def _reject_non_finite(
-        self, values: dict[str, pa.Array], kept: Mask, reasons: np.ndarray[Any, np.dtype[np.object_]]
-    ) -> None:
-        positions = np.flatnonzero(kept)
+    def _refused(self, values: pa.Array, column: Column) -> Iterator[tuple[Mask, str]]:
+        if column.name in self.bundle.raises_on_null:
+            yield _missing(values), f"null:{column.name}"
+        if column.kind is Kind.NUMBER and column.name in self.bundle.raises_on_infinity:
+            yield _infinite(values), f"infinite:{column.name}"
+        known = self.bundle.known_categories.get(column.name)
+        if known is not None and column.name in self.bundle.raises_on_unseen:
+            unseen = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=pa.array(known, pa.string()))))
+            yield _mask(unseen), f"unseen:{column.name}"
+
+    def _reject_non_finite(self, values: Outputs, kept: Mask | None, reasons: Reasons | None, n: int) -> Reasons | None:
+        """Return the reasons, with those of predictions that are no numbers."""
+        if not values:
+            return reasons
         for column in self.outputs:
             bad = _not_finite(values[column.name])
             if bad is not None and bad.any():
-                found = positions[bad]
+                reasons = np.full(n, None, dtype=object) if reasons is None else reasons
+                found = np.flatnonzero(bad) if kept is None else np.flatnonzero(kept)[bad]
                 fresh = found[_is_none(reasons[found])]
                 reasons[fresh] = f"non_finite:{column.name}"
+        return reasons
 
     def _spread(self, values: pa.Array | None, column: Column, kept: Mask, good: Mask) -> pa.Array:
         """Return an output for all rows: NULL where the row was rejected."""

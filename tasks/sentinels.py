@@ -6,7 +6,8 @@ neighbour's prediction, or a fault at the edge of a batch: sentinels at the edge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 #: Enough to stand at both edges and in the middle of a batch, few enough that scoring them is not noticed.
 SENTINEL_ROWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Rows to be scored, sentinels among them where there are lengths."""
+
+    rows: pa.RecordBatch
+    #: Lengths of what the rows consist of, in turn sentinels and others; empty where there are no sentinels.
+    lengths: tuple[int, ...] = ()
 
 
 class Sentinels:
@@ -49,18 +59,23 @@ class Sentinels:
         #: Why there are none; empty where there are.
         self.skipped = "" if len(chosen) else "no golden row has a recorded prediction of what is declared now"
 
-    def among(self, batch: pa.RecordBatch, predict: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.RecordBatch:
-        """Return the predictions of a batch, ``predict(batch)``; some batches take sentinels along, which are compared."""
+    def mix(self, batch: pa.RecordBatch) -> Mixed:
+        """Return a batch to be scored; some batches take sentinels along, which :meth:`take_out` finds again."""
         self._batches += 1
         rows = self._rows_like(batch.schema)
         if rows is None or self._batches & (self._batches - 1):
-            return predict(batch)
+            return Mixed(rows=batch)
         at = int(self._random.integers(0, batch.num_rows + 1))
         first, second = rows.num_rows // 3, 2 * rows.num_rows // 3
         parts = [rows[:first], batch[:at], rows[first:second], batch[at:], rows[second:]]
-        scored = predict(pa.concat_batches(parts))
-        starts = np.cumsum([0, *(part.num_rows for part in parts)])
-        pieces = [scored.slice(starts[i], part.num_rows) for i, part in enumerate(parts)]
+        return Mixed(rows=pa.concat_batches(parts), lengths=tuple(part.num_rows for part in parts))
+
+    def take_out(self, mixed: Mixed, scored: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the predictions without those of the sentinels, which are compared with what is known."""
+        if not mixed.lengths:
+            return scored
+        starts = np.cumsum([0, *mixed.lengths])
+        pieces = [scored.slice(start, length) for start, length in zip(starts, mixed.lengths, strict=False)]
         self._compare(pa.Table.from_batches(pieces[0::2]))
         return pa.concat_batches(pieces[1::2])
 

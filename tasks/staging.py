@@ -20,6 +20,7 @@ from tasks.population import Mode, Selection, Served, population_keys
 from tasks.readers import Objects, names
 from tasks.runs import Fenced, Run
 from tasks.scoring import REJECTED, Scorer, Tally, disagreements
+from tasks.stream import Stream
 from tasks.transport import Session, StatementFailed, open_session, open_snapshot_session, table_columns
 
 logger = logging.getLogger(__name__)
@@ -78,12 +79,12 @@ def stage(
         target = _target(writer, scorer, objects.storage_name(storage_id))
         writer.execute("BEGIN")
         sent = _FirstRows()
-        batches = sent.watch(
-            scorer.predictions(_feature_batches(session, scorer, run, selection), run.generation_id, tally)
-        )
         try:
             what = f"Writing rows of {objects.pipeline}"
-            writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
+            with Stream(session.cancel, tally.stages) as stream:
+                features = _feature_batches(session, scorer, run, selection, tally)
+                batches = sent.watch(scorer.predictions(features, run.generation_id, tally, stream))
+                writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
             reached("copy.sent")
             if tally.rows < selection.selected:
                 _reject_missing(writer, session, run, scorer, objects, selection, storage_id, tally)
@@ -152,11 +153,13 @@ class _FirstRows:
             yield batch
 
 
-def _feature_batches(session: Session, scorer: Scorer, run: Run, selection: Selection) -> Iterator[pa.RecordBatch]:
+def _feature_batches(
+    session: Session, scorer: Scorer, run: Run, selection: Selection, tally: Tally
+) -> Iterator[pa.RecordBatch]:
     assert run.snapshot is not None
     origin = scorer.pipeline.features.query.origin
     for statement in _statements(scorer, run, selection):
-        with session.stream(statement, origin) as batches:
+        with session.stream(statement, origin, tally.stages) as batches:
             reached("stream.opened")
             yield from batches
 

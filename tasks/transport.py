@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import adbc_driver_manager
@@ -21,6 +19,7 @@ from tasks.columns import Column, SchemaDiffers
 from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, quote, session_options
 from tasks.errors import PrescoreError
 from tasks.interrupts import interruptibly, let_python_answer
+from tasks.stream import StageCost, Stream
 
 # Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
 # 150 MB more at the peak, since reading, scoring and writing each hold a batch and two wait between them.
@@ -37,8 +36,6 @@ _SAFE_CLASSES = {"23", "42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D
 
 # RAISE EXCEPTION of a function of the user's own: nobody knows what its message is made of.
 _RAISED = "P0001"
-
-Item = TypeVar("Item")
 
 
 class StatementFailed(PrescoreError):
@@ -79,23 +76,31 @@ class Session:
             return interruptibly(cursor.fetch_arrow_table, cursor.adbc_cancel)
 
     @contextmanager
-    def stream(self, statement: str, what: str = "A query") -> Iterator[Iterator[pa.RecordBatch]]:
-        """Run a query and yield its batches, read ahead by another thread; leaving early cancels it."""
+    def stream(
+        self, statement: str, what: str = "A query", costs: dict[str, StageCost] | None = None
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Run a query and yield its batches, read ahead by another thread; leaving early cancels it.
+
+        What reading took is added to ``costs`` as "read".
+        """
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
-            with _scrubbed(what):
-                interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
-                reader = cursor.fetch_record_batch()
             self._cursor = cursor
-            batches = _ReadAhead(lambda: _read(reader, what), READ_AHEAD)
             try:
-                yield iter(batches)
+                with _scrubbed(what):
+                    interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
+                    reader = cursor.fetch_record_batch()
+                # A thread of its own: the one that waits for it stays interruptible, which a read in the driver is not.
+                with Stream(cursor.adbc_cancel, costs) as stream:
+                    yield stream.ahead("read", _read(reader, what), depth=READ_AHEAD)
             finally:
-                if not batches.exhausted:
-                    with suppress(Exception):
-                        cursor.adbc_cancel()
-                batches.close()
                 self._cursor = None
+
+    def cancel(self) -> None:
+        """Ask PostgreSQL to end what this session streams, if anything; from any thread."""
+        cursor = self._cursor
+        if cursor is not None:
+            cursor.adbc_cancel()
 
     def copy_in(
         self, schema: str, table: str, target: Sequence[Column], batches: Iterable[pa.RecordBatch], what: str
@@ -219,59 +224,6 @@ def scrub(message: str, sqlstate: str | None) -> str:
         return "a function that it calls raised an exception (whose words are withheld: they may hold values)"
     found = _OUT_OF_RANGE.search(first)
     return _QUOTED.sub("(value withheld)", first) + (f" {found.group(1)}" if found else "")
-
-
-class _ReadAhead(Iterator[Item]):
-    """Items made by another thread, a few ahead; an exception of the maker is raised where its item was due.
-
-    The waiting thread stays interruptible by Ctrl-C, which a read in the database driver is not.
-    """
-
-    def __init__(self, make: Callable[[], Iterator[Item]], depth: int) -> None:
-        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self.exhausted = False
-        self._thread = threading.Thread(target=self._fill, args=(make,), name="prescore read-ahead", daemon=True)
-        self._thread.start()
-
-    def _fill(self, make: Callable[[], Iterator[Item]]) -> None:
-        try:
-            for item in make():
-                if not self._put(("item", item)):
-                    return
-            self._put(("end", None))
-        except BaseException as error:
-            self._put(("error", error))
-
-    def _put(self, entry: tuple[str, Any]) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._items.put(entry, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __next__(self) -> Item:
-        if self.exhausted:
-            raise StopIteration
-        while True:
-            try:
-                kind, value = self._items.get(timeout=1.0)
-                break
-            except queue.Empty:
-                continue
-        if kind == "item":
-            item: Item = value
-            return item
-        self.exhausted = True
-        if kind == "error":
-            raise value
-        raise StopIteration
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def _read(reader: pa.RecordBatchReader, what: str) -> Iterator[pa.RecordBatch]:

@@ -114,8 +114,8 @@ def test_rows_that_are_mixed_up_in_a_batch_are_found(monkeypatch: pytest.MonkeyP
     scorer = scorer_of(BUNDLE)
     right = Scorer._outputs
 
-    def wrong(self: Scorer, batch: pa.RecordBatch, rows_before: int) -> dict[str, pa.Array]:
-        found = right(self, batch, rows_before)
+    def wrong(self: Scorer, frame: pd.DataFrame, rows_before: int) -> dict[str, pa.Array]:
+        found = right(self, frame, rows_before)
         return {**found, "churn_probability": fault(found["churn_probability"])}
 
     monkeypatch.setattr(Scorer, "_outputs", wrong)
@@ -145,4 +145,6 @@ def test_outputs_that_were_declared_otherwise_have_nothing_to_be_compared_with()
 
     assert sentinels.skipped == "no golden row has a recorded prediction of what is declared now"
     batch = next(batches_of(make_rows(5), 5))
-    assert sentinels.among(batch, lambda rows: rows) is batch
+    mixed = sentinels.mix(batch)
+    assert mixed.rows is batch
+    assert sentinels.take_out(mixed, batch) is batch
