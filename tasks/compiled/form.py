@@ -282,12 +282,12 @@ def differs(expected: NDArray[Any], found: NDArray[Any]) -> str | None:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """As bundle.one_thread, for few rows; finding the pools anew each time would take longer than scoring them."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     global _pools  # noqa: PLW0603 - the process has one set of pools
     if _pools is None:
         _pools = ThreadpoolController()
-    with _pools.limit(limits=1):
+    with _pools.limit(limits=1, user_api="openmp"):  # for this thread alone, others predict beside it
         yield
 
 
