@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -11,11 +12,12 @@ import sqlalchemy as sa
 
 from tasks import checks, inspection, population, publishing, registry, waivers
 from tasks import pipeline as pipelines
-from tasks.database import clock, connect, resolve_url
+from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.features import FeatureContract, describe, describe_changes, describe_labels
 from tasks.pipeline import Pipeline
 from tasks.settings import Settings
+from tasks.source_server import clock_of_sources, describing, keys_beside_rows
 from tasks.transport import open_reading_session
 
 
@@ -40,10 +42,11 @@ def check(settings: Settings, name: str | None = None) -> list[CheckReport]:
     """Check one pipeline, or every pipeline of the folder, against the database."""
     names = [name] if name is not None else pipelines.pipeline_names(settings.pipelines_dir)
     url = resolve_url(settings)
-    return [_check(settings, url, each) for each in names]
+    source_url = resolve_source_url(settings, url)
+    return [_check(settings, url, source_url, each) for each in names]
 
 
-def _check(settings: Settings, url: str, name: str) -> CheckReport:
+def _check(settings: Settings, url: str, source_url: str, name: str) -> CheckReport:
     report = CheckReport(pipeline=name)
     try:
         pipeline = pipelines.find_pipeline(settings, name)
@@ -53,28 +56,33 @@ def _check(settings: Settings, url: str, name: str) -> CheckReport:
     warnings = [f"{name}/pipeline.toml [manual] {problem}" for problem in misnamed]
     report = replace(report, warnings=(*pipeline.warnings, *warnings))
     try:
-        return _against_database(url, pipeline, report)
+        return _against_database(url, source_url, pipeline, report)
     except PrescoreError as error:
         return replace(report, errors=(*report.errors, str(error)))
 
 
-def _against_database(url: str, pipeline: Pipeline, report: CheckReport) -> CheckReport:
+def _against_database(url: str, source_url: str, pipeline: Pipeline, report: CheckReport) -> CheckReport:
     with connect(url, "prescore check") as connection:
-        contract = describe(connection, pipeline)
-        refused = tuple(_refused(connection, pipeline, contract))
+        with describing(connection, source_url) as sources:
+            contract = describe(sources, pipeline)
+            refused = tuple(_refused(sources, pipeline, contract))
         served = publishing.served(connection, pipeline.name)
         model = registry.current_alias(connection, pipeline.model.name, pipeline.model.alias)
-        now = clock(connection)
+        now = clock_of_sources(connection, source_url)
         connection.rollback()
     if refused:
         return replace(report, errors=refused)
-    with open_reading_session(url) as session:
-        errors, warnings = inspection.inspect(session, pipeline, contract, now)
+    with ExitStack() as stack:
+        session = stack.enter_context(open_reading_session(url))
+        reader = session if source_url == url else stack.enter_context(open_reading_session(source_url))
+        errors, warnings = inspection.inspect(reader, pipeline, contract, now)
         report = replace(report, errors=tuple(errors), warnings=(*report.warnings, *warnings))
         version = -1 if model is None else model.version
         because = population.why_full(pipeline, served, version, asked=False)
         try:
-            selection = population.summarise(session, pipeline, contract.key, now, served, because)
+            beside = keys_beside_rows(url, "", session, reader, pipeline, contract.key, now, served, full=bool(because))
+            with beside as (joined, asked):
+                selection = population.summarise(joined, asked, contract.key, now, served, because)
         except PrescoreError as error:
             return replace(report, errors=(*report.errors, str(error)))
     return replace(

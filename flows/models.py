@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from tasks import fitness, registry
-from tasks.database import connect, resolve_url
+from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import VersionUnfit
 from tasks.pipeline import Pipeline, load_pipelines
 from tasks.registry import ModelUser, StepBack
@@ -44,7 +44,7 @@ def roll_back(settings: Settings, name: str, *, alias: str, because: str | None 
     url = resolve_url(settings)
     step = find_step_back(url, name, alias)
     pipelines = find_pipelines(settings, name)
-    tried = require_fit(url, step, pipelines)
+    tried = require_fit(url, step, pipelines, resolve_source_url(settings, url))
     users, earlier = move_back(url, step, because)
     logger.info("%s %s went back from version %s to %s", name, alias, step.current.version, step.to.version)
     return WentBack(
@@ -70,7 +70,7 @@ def find_pipelines(settings: Settings, name: str) -> list[Pipeline]:
     return [pipeline for pipeline in declared if pipeline.model.name == name]
 
 
-def require_fit(url: str, step: StepBack, pipelines: list[Pipeline]) -> tuple[str, ...]:
+def require_fit(url: str, step: StepBack, pipelines: list[Pipeline], source_url: str) -> tuple[str, ...]:
     """Try the version with each pipeline that scores with the alias, and return their names.
 
     Where none does, only its digest is compared: whose code it needs is not known.
@@ -80,7 +80,7 @@ def require_fit(url: str, step: StepBack, pipelines: list[Pipeline]) -> tuple[st
         if not scoring:
             registry.require_intact(connection, step.to)
         for pipeline in scoring:
-            problems = fitness.misfits(connection, step.to, pipeline)
+            problems = fitness.misfits(connection, step.to, pipeline, source_url)
             if problems:
                 raise VersionUnfit(step.to.name, step.alias, step.current.version, step.to.version, problems)
     return tuple(pipeline.name for pipeline in scoring)

@@ -16,7 +16,7 @@ from flows.score import load_scorer, refuse_queries
 from tasks import checks, freshness, preview, publishing, verdicts
 from tasks.checks import Evidence, Phase
 from tasks.columns import Column
-from tasks.database import clock, connect, load_query, resolve_url
+from tasks.database import connect, load_query, resolve_source_url, resolve_url
 from tasks.errors import UsageError
 from tasks.features import FeatureContract, describe
 from tasks.freshness import Disposition, Finding
@@ -26,6 +26,7 @@ from tasks.registry import ModelVersion
 from tasks.runs import AsOfRefused, Snapshot
 from tasks.scoring import Scorer
 from tasks.settings import Settings
+from tasks.source_server import clock_of_sources, describing
 from tasks.transport import Session, open_reading_session
 from tasks.verdicts import Rules
 
@@ -68,6 +69,8 @@ class _Reading:
     pipeline: Pipeline
     #: For control; PostgreSQL refuses what would write.
     connection: sa.Connection
+    #: Where the sources are: ``url``, or another server.
+    source_url: str
     #: For user SQL, in one READ ONLY transaction.
     session: Session
     as_of: datetime
@@ -94,7 +97,7 @@ def preview_run(
         When the pipeline has no model yet, or a run could not score these entities.
     """
     with _reading(settings, name, as_of) as reading:
-        scorer, model = load_scorer(reading.connection, reading.pipeline)
+        scorer, model = load_scorer(reading.connection, reading.pipeline, reading.source_url)
         keys = reading.keys(scorer.contract.key, limit, named)
         rows = preview.read_rows(reading.session, reading.pipeline, scorer.contract, keys, reading.as_of)
         # Last of what is read: a check whose query fails ends the transaction.
@@ -126,7 +129,8 @@ def read_features(
     needed.
     """
     with _reading(settings, name, as_of) as reading:
-        contract: FeatureContract = describe(reading.connection, reading.pipeline)
+        with describing(reading.connection, reading.source_url) as sources:
+            contract: FeatureContract = describe(sources, reading.pipeline)
         keys = reading.keys(contract.key, limit, named)
         rows = preview.read_rows(reading.session, reading.pipeline, contract, keys, reading.as_of)
     if file is not None:
@@ -146,17 +150,26 @@ def _reading(settings: Settings, name: str, as_of: datetime | None) -> Iterator[
     pipeline = find_pipeline(settings, name)
     refuse_queries(pipeline)
     url = resolve_url(settings)
-    with connect(url, "prescore dry run") as connection, open_reading_session(url) as session:
+    source_url = resolve_source_url(settings, url)
+    with connect(url, "prescore dry run") as connection, open_reading_session(source_url) as session:
         connection.execute(sa.text(load_query("forbid_writing")))
         connection.commit()
-        now = clock(connection)
+        now = clock_of_sources(connection, source_url)
         connection.rollback()
         if as_of is not None and as_of > now:
             raise AsOfRefused(
                 f"as_of {as_of:%Y-%m-%d %H:%M:%S%z} is later than the clock, {now:%Y-%m-%d %H:%M:%S%z}. Nothing was "
                 "read. Leave --as-of out to look at the data as of now."
             )
-        yield _Reading(url=url, pipeline=pipeline, connection=connection, session=session, as_of=as_of or now, now=now)
+        yield _Reading(
+            url=url,
+            source_url=source_url,
+            pipeline=pipeline,
+            connection=connection,
+            session=session,
+            as_of=as_of or now,
+            now=now,
+        )
 
 
 def _ask_guards(reading: _Reading, scorer: Scorer, model: ModelVersion) -> tuple[tuple[Finding, ...], Disposition]:
@@ -175,6 +188,8 @@ def _ask_guards(reading: _Reading, scorer: Scorer, model: ModelVersion) -> tuple
             name="", as_of=reading.as_of, clock_at=reading.now, watermark=reading.as_of, sees_transactions=True
         ),
         session=reading.session,
+        sources=reading.session,
+        source_url=reading.source_url,
         scorer=scorer,
         model=model,
         served=served,

@@ -30,12 +30,12 @@ from tasks.bundle import preprocessed
 from tasks.checks import Evidence, Phase
 from tasks.compiled import CompiledEstimator, compile_bundle
 from tasks.costs import RunCost
-from tasks.database import resolve_url
+from tasks.database import resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.feature_ages import AgeCounter
 from tasks.features import QueryRefused, describe, describe_changes
-from tasks.freshness import Disposition, Finding, Judgement
+from tasks.freshness import Disposition, Finding, Judgement, Verdict
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection, Served
@@ -45,6 +45,7 @@ from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
 from tasks.scoring import Scorer, Tally
 from tasks.sentinels import Sentinels
 from tasks.settings import Settings
+from tasks.source_server import describing, keys_beside_rows
 from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
 from tasks.transport import Session, open_snapshot_session
@@ -138,11 +139,12 @@ def score(
     known = [check.id for check in checks.CHECKS]
     waiver = waivers.ask_for(pipeline, waive, because, trigger=trigger, known=known)
     url = resolve_url(settings)
+    source_url = resolve_source_url(settings, url)
     asked = Mode.FULL if full else Mode.INCREMENTAL
     try:
         with backends.use_meter() as meter:
             watch = Stopwatch(watcher, meter.seconds)
-            with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of) as run:
+            with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of, source_url=source_url) as run:
                 summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
                 return _with_cost(run, summary, watch)
     except RunInProgress as met:
@@ -163,8 +165,8 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
     scorer, model, objects = load_model(run, compiled_dir)
     publishing.ensure_objects(run, objects, _comments(scorer))
     archive_owed(run, objects, watcher)
-    with open_snapshot_session(run.url, run.snapshot.name) as session:
-        evidence = gather(run, scorer, model, session, waiver)
+    with open_snapshot_session(run.url, run.snapshot.name) as session, run.read_sources(session) as sources:
+        evidence = gather(run, scorer, model, session, sources, waiver)
         watcher.stage("check the guards")
         findings = check_guards(run, evidence)
         judgement = judge(run, evidence, findings)
@@ -222,7 +224,7 @@ def refuse_queries(pipeline: Pipeline) -> None:
 @step
 def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.ModelVersion, Objects]:
     """Load the version that the alias names, checked by digest, and describe what the queries return."""
-    scorer, model = load_scorer(run.connection, run.pipeline)
+    scorer, model = load_scorer(run.connection, run.pipeline, run.source_url)
     if compiled_dir is not None and run.pipeline.model.compiled:
         scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
     run.record(model=model.name, model_version=model.version)
@@ -230,10 +232,11 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
     return scorer, model, Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
 
 
-def load_scorer(connection: sa.Connection, pipeline: Pipeline) -> tuple[Scorer, registry.ModelVersion]:
+def load_scorer(connection: sa.Connection, pipeline: Pipeline, source_url: str) -> tuple[Scorer, registry.ModelVersion]:
     """Load what turns a pipeline's feature rows into predictions; the connection's transaction is rolled back."""
-    contract = describe(connection, pipeline)
-    describe_changes(connection, pipeline)
+    with describing(connection, source_url) as sources:
+        contract = describe(sources, pipeline)
+        describe_changes(sources, pipeline)
     model = registry.find_version(connection, pipeline.model.name, pipeline.model.alias)
     bundle = registry.load_bundle(connection, pipeline.model.name, model.version, pipeline)
     connection.rollback()
@@ -254,7 +257,12 @@ def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:
 
 
 def gather(
-    run: Run, scorer: Scorer, model: registry.ModelVersion, session: Session, waiver: Waiver | None = None
+    run: Run,
+    scorer: Scorer,
+    model: registry.ModelVersion,
+    session: Session,
+    sources: Session,
+    waiver: Waiver | None = None,
 ) -> Evidence:
     """Collect what the checks look at."""
     assert run.snapshot is not None
@@ -270,6 +278,8 @@ def gather(
         pipeline=run.pipeline,
         snapshot=run.snapshot,
         session=session,
+        sources=sources,
+        source_url=run.source_url,
         scorer=scorer,
         model=model,
         served=served,
@@ -284,7 +294,10 @@ def gather(
 def ask(run: Run, evidence: Evidence, phase: Phase) -> list[Finding]:
     """Ask the checks of a phase, settle what each answer counts as, and store both."""
     rules = Rules.of(run.pipeline.drift, run.pipeline.unknown)
-    findings = verdicts.settle(checks.ask(evidence, phase), rules, evidence.history)
+    answered = checks.ask(evidence, phase)
+    if any(finding.verdict is Verdict.UNKNOWN for finding in answered):
+        run.require_sources()  # or else each check would tell of it in its own words
+    findings = verdicts.settle(answered, rules, evidence.history)
     findings = waivers.waive(findings, evidence.waiver)
     if phase is Phase.ROWS and evidence.amends is not None:
         findings = waivers.carry(findings, waivers.read_served(run.connection, evidence.amends))
@@ -307,10 +320,15 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
     pipeline, served, key = run.pipeline, evidence.served, evidence.scorer.contract.key
     because = population.why_full(pipeline, served, evidence.model.version, asked=asked is Mode.FULL)
     as_of = evidence.snapshot.as_of
-    selection = population.summarise(evidence.session, pipeline, key, as_of, served, because)
-    reached("population.summarised")
-    if selection.mode is Mode.INCREMENTAL and served is not None:
-        selection = population.select(evidence.session, pipeline, key, as_of, served, selection, run.run_id)
+    session, sources = evidence.session, evidence.sources
+    beside = keys_beside_rows(
+        run.url, evidence.snapshot.name, session, sources, pipeline, key, as_of, served, full=bool(because)
+    )
+    with beside as (session, pipeline):
+        selection = population.summarise(session, pipeline, key, as_of, served, because)
+        reached("population.summarised")
+        if selection.mode is Mode.INCREMENTAL and served is not None:
+            selection = population.select(session, pipeline, key, as_of, served, selection, run.run_id)
     run.record(
         mode=selection.mode.value,
         population=selection.population,
@@ -351,7 +369,7 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
         publishing.analyse_storage(run, objects, storage_id, tally.rows)
     elif evidence.served is not None:
         by_itself = replace(scorer, compiled=None)
-        sampled = staging.resample(evidence.session, by_itself, objects, selection, evidence.served)
+        sampled = staging.resample(evidence.session, evidence.sources, by_itself, objects, selection, evidence.served)
         evidence.resampled, evidence.disagreeing = sampled
     logger.info(
         "scored %d entities in %.1f s, %.0f rows/s",
@@ -376,7 +394,7 @@ def _fill_storage(
     atol = run.pipeline.model.golden.atol
     tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
     began = time.perf_counter()
-    staging.stage(run, scorer, objects, evidence.session, selection, storage_id, tally)
+    staging.stage(run, scorer, objects, evidence.sources, selection, storage_id, tally)
     tally.seconds = time.perf_counter() - began
     return storage_id, tally
 

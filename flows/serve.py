@@ -39,7 +39,7 @@ _QUIET = {
 }
 #: Addresses with passwords, each for one of the two only.
 _OF_SERVER = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
-_OF_RUNS = ("PRESCORE_DATABASE_URL",)
+_OF_RUNS = ("PRESCORE_DATABASE_URL", "PRESCORE_SOURCE_URL")
 
 
 class Ending:

@@ -15,6 +15,7 @@ from tasks.features import FeatureContract
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
+from tasks.source_server import clock_of_sources
 from tasks.steps import step
 from tasks.training import Registration, Split, TrainSummary
 
@@ -34,9 +35,10 @@ def train(settings: Settings, name: str, *, as_of: datetime | None = None, promo
     """
     pipeline = find_pipeline(settings, name)
     url = database.resolve_url(settings)
-    as_of = as_of or read_clock(url)
-    contract = features.feature_columns(url, pipeline)
-    rows = read_training_rows(url, pipeline, as_of)
+    source_url = database.resolve_source_url(settings, url)
+    as_of = as_of or read_clock(url, source_url)
+    contract = features.feature_columns(source_url, pipeline)
+    rows = read_training_rows(source_url, pipeline, as_of)
     parts = split_rows(pipeline, contract, rows)
     estimator = fit_model(pipeline, contract, parts)
     metrics = evaluate_model(pipeline, contract, estimator, parts)
@@ -127,10 +129,10 @@ def register_file(
     return registered.version
 
 
-def read_clock(url: str) -> datetime:
-    """Return the database's clock."""
+def read_clock(url: str, source_url: str) -> datetime:
+    """Return the database's clock, or how far the sources are where they are behind it."""
     with database.connect(url, "prescore train") as connection:
-        return database.clock(connection)
+        return clock_of_sources(connection, source_url)
 
 
 def summarise(

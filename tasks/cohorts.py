@@ -91,6 +91,7 @@ def _is_class(values: NDArray[Any], class_: str) -> NDArray[np.bool_]:
 
 def read_cohort(
     session: Session,
+    sources: Session,
     pipeline: Pipeline,
     key: Sequence[Column],
     label: Column,
@@ -107,6 +108,8 @@ def read_cohort(
     ----------
     session
         Reads in the snapshot of the run.
+    sources
+        Reads labels.sql: the same session, or that of the sources' server.
     label
         The label column of labels.sql.
     output
@@ -131,14 +134,14 @@ def read_cohort(
     assert pipeline.training.labels is not None
     until = as_of - performance.maturity
     since = until - performance.window
-    session.execute(f"SET LOCAL statement_timeout = {round(LABELS_TIMEOUT.total_seconds() * 1000)}")
+    sources.execute(f"SET LOCAL statement_timeout = {round(LABELS_TIMEOUT.total_seconds() * 1000)}")
     kept = _read_samples(
         session, pipeline, key, output, classes, model_version, since - pipeline.serve.stale_after, until + grace
     )
     identity = [column.name for column in key]
     matured = kept[(kept[AS_OF.name] > since) & (kept[AS_OF.name] <= until)]
     # Without a prediction to judge nobody asks: labels.sql is the most expensive query of a pipeline.
-    known = _read_labels(session, pipeline, key, label, kept, since, until, as_of) if len(kept) else kept
+    known = _read_labels(sources, pipeline, key, label, kept, since, until, as_of) if len(kept) else kept
     if len(kept) and known.duplicated([*identity, AS_OF.name]).any():
         raise SeveralLabels(f"{pipeline.name}/{pipeline.training.labels.origin}")
     matched = match(known, kept, identity, pipeline.serve.stale_after, grace)
@@ -237,7 +240,7 @@ def _began(session: Session, pipeline: Pipeline, model_version: int) -> datetime
 
 
 def _read_labels(
-    session: Session,
+    sources: Session,
     pipeline: Pipeline,
     key: Sequence[Column],
     label: Column,
@@ -266,7 +269,7 @@ def _read_labels(
     wanted = pa.array(kept[first.name].unique(), type=first.arrow_type)
     columns = (*key, AS_OF, Column(name=LABEL, postgres_type=label.postgres_type))
     parts = []
-    with session.stream(statement, query.origin) as batches:
+    with sources.stream(statement, query.origin) as batches:
         for batch in batches:
             parts.append(batch.filter(pc.is_in(batch.column(first.name), value_set=wanted)))
     schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])

@@ -39,19 +39,31 @@ _STATEMENT_SECONDS: ContextVar[float | None] = ContextVar("statement seconds", d
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
+class SourceUrl(str):
+    """The address of a server that the sources are on, apart from the predictions; messages name its variable."""
+
+    __slots__ = ()
+
+
 class DatabaseUnreachable(PrescoreError):
     """No connection to the database could be made."""
 
     def __init__(self, url: str, cause: str) -> None:
         self.place = describe_url(url)
+        unset = "the embedded PostgreSQL" if not isinstance(url, SourceUrl) else "the database of the predictions"
         super().__init__(
-            f"No connection to {self.place}: {cause.rstrip('.?!')}. Nothing was changed. Check PRESCORE_DATABASE_URL, or "
-            "unset it to use the embedded PostgreSQL, and that the server accepts this role."
+            f"No connection to {self.place}: {cause.rstrip('.?!')}. Nothing was changed. Check {variable_of(url)}, or "
+            f"unset it to use {unset}, and that the server accepts this role."
         )
 
 
 class ServerNotSupported(PrescoreError):
     """The server is older than prescore can use, or is not reached directly."""
+
+
+def variable_of(url: str) -> str:
+    """Return the variable of the environment that an address comes from."""
+    return "PRESCORE_SOURCE_URL" if isinstance(url, SourceUrl) else "PRESCORE_DATABASE_URL"
 
 
 def quote(identifier: str) -> str:
@@ -198,16 +210,17 @@ def clock(connection: sa.Connection) -> datetime:
     return instant
 
 
-def require_server(connection: sa.Connection) -> None:
+def require_server(connection: sa.Connection, url: str = "") -> None:
     """Refuse servers older than PostgreSQL 15.
 
     Newer ones than were tested are let through: Postgres keeps what prescore uses.
     """
     version: int = connection.execute(sa.text("SELECT current_setting('server_version_num')::integer")).scalar_one()
     if version < 150000:
+        unset = "" if isinstance(url, SourceUrl) else ", or unset it to use the embedded one"
         raise ServerNotSupported(
             f"The server is PostgreSQL {version // 10000}; prescore needs 15 or newer. Nothing was changed. Point "
-            "PRESCORE_DATABASE_URL at a newer server, or unset it to use the embedded one."
+            f"{variable_of(url)} at a newer server{unset}."
         )
 
 
@@ -225,6 +238,18 @@ def resolve_url(settings: Settings) -> str:
     return url
 
 
+def resolve_source_url(settings: Settings, url: str) -> str:
+    """Return where queries of users are sent: to ``url``, the database of the predictions, unless another one is named.
+
+    It is not connected to.
+    """
+    if settings.source_url is None or settings.source_url == url:
+        return url
+    source_url = SourceUrl(settings.source_url)
+    _driver_url(source_url)
+    return source_url
+
+
 def libpq_url(url: str) -> str:
     """Return a URL that libpq, and so ADBC and psql, can read."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -235,12 +260,12 @@ def _driver_url(url: str) -> URL:
         parsed = make_url(url)
     except sa.exc.ArgumentError:
         raise PrescoreError(
-            "PRESCORE_DATABASE_URL is not a database URL. Nothing was changed. Write it as "
+            f"{variable_of(url)} is not a database URL. Nothing was changed. Write it as "
             "postgresql://role:password@host:5432/database."
         ) from None
     if not parsed.drivername.startswith(("postgresql", "postgres")):
         raise PrescoreError(
-            f"PRESCORE_DATABASE_URL names {parsed.drivername!r}; prescore serves from PostgreSQL only. Nothing was "
+            f"{variable_of(url)} names {parsed.drivername!r}; prescore works with PostgreSQL only. Nothing was "
             "changed. Write it as postgresql://role:password@host:5432/database."
         )
     return parsed.set(drivername="postgresql+psycopg2")

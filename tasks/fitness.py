@@ -11,18 +11,21 @@ from tasks.errors import PrescoreError
 from tasks.features import describe
 from tasks.pipeline import Pipeline
 from tasks.registry import ModelVersion
+from tasks.source_server import describing
 
 
-def misfits(connection: sa.Connection, version: ModelVersion, pipeline: Pipeline) -> list[str]:
+def misfits(connection: sa.Connection, version: ModelVersion, pipeline: Pipeline, source_url: str) -> list[str]:
     """Return in words why a pipeline could not be scored with a version; empty when it could.
 
     Asked is what a run asks before it scores anything: is the bundle whole and may it be loaded, are the libraries those
     of training, does the feature query return what the model was fitted on, does it offer the outputs that are declared,
     and do its golden rows get the predictions that they had? What changed in features.sql itself is for the run to find.
+    ``source_url`` is where the pipeline's sources are.
     """
     try:
         bundle = registry.load_bundle(connection, version.name, version.version, pipeline)
-        contract = describe(connection, pipeline)
+        with describing(connection, source_url) as sources:
+            contract = describe(sources, pipeline)
         bundle.columns_for(pipeline.predictions)
     except PrescoreError as error:
         return [str(error)]

@@ -302,6 +302,11 @@ def population_keys(session: Session, pipeline: Pipeline, key: tuple[Column, ...
     return load_query("read_population_keys", _fragments(pipeline, key, as_of, None, full=True))
 
 
+def changed_keys(pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served) -> str:
+    """Return the statement that reads the keys which changed since what is served."""
+    return load_query("read_changed_keys", _fragments(pipeline, key, as_of, served, full=False))
+
+
 def _fragments(
     pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served | None, *, full: bool
 ) -> dict[str, str]:

@@ -122,6 +122,7 @@ class Recollection:
             pipeline=replace(pipeline, sources=tuple(s for s in pipeline.sources if s.name in _measured(run))),
             snapshot=Snapshot(name="", as_of=as_of, clock_at=run.clock_at, watermark=as_of, sees_transactions=True),
             session=_Absent(),  # type: ignore[arg-type]
+            sources=_Absent(),  # type: ignore[arg-type]
             scorer=SimpleNamespace(  # type: ignore[arg-type]
                 bundle=SimpleNamespace(metrics=version.metrics, profile=profile)
             ),

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,12 +20,14 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
+from tasks import source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
-from tasks.transport import StatementFailed
+from tasks.source_server import SourcesLost
+from tasks.transport import Session, StatementFailed, open_snapshot_session
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +134,10 @@ class Snapshot:
     watermark: datetime
     #: False where the role may not see when other transactions started: then rows they commit late can be missed.
     sees_transactions: bool
+    #: Its name on the server of the sources; ``name`` where that is this one.
+    of_sources: str = ""
+    #: Whether the sources are read on a standby.
+    standby: bool = False
 
 
 @dataclass(kw_only=True)
@@ -142,12 +148,38 @@ class Run:
     generation_id: int
     pipeline: Pipeline
     url: str
+    #: Where the sources are: ``url``, or another server.
+    source_url: str
     trigger: Trigger
     started_at: datetime
     #: The connection that holds the lock and publishes.
     connection: sa.Connection
     backend_pid: int
     snapshot: Snapshot | None = None
+    #: Where the sources are on another server: the connection that keeps their snapshot.
+    sources_holder: sa.Connection | None = None
+
+    def require_sources(self) -> None:
+        """Refuse to go on without the snapshot of the sources.
+
+        Raises
+        ------
+        SourcesLost
+            When the connection to their server is gone, and with it the snapshot.
+        """
+        assert self.snapshot is not None
+        if self.sources_holder is not None and source_server.is_lost(self.sources_holder):
+            raise SourcesLost(self.source_url, standby=self.snapshot.standby)
+
+    @contextmanager
+    def read_sources(self, beside: Session | None = None) -> Iterator[Session]:
+        """Open a session that reads the sources in the snapshot of the run; ``beside`` where they are in its database."""
+        assert self.snapshot is not None
+        if beside is not None and self.source_url == self.url:
+            yield beside
+            return
+        with open_snapshot_session(self.source_url, self.snapshot.of_sources) as session:
+            yield session
 
     def record(self, **values: Any) -> None:
         """Write columns of the run's row; part of whatever transaction is open, committed here."""
@@ -169,8 +201,18 @@ class Run:
 
 
 @contextmanager
-def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_of: datetime | None) -> Iterator[Run]:
+def open_run(
+    url: str,
+    pipeline: Pipeline,
+    *,
+    trigger: Trigger,
+    mode: Mode,
+    as_of: datetime | None,
+    source_url: str | None = None,
+) -> Iterator[Run]:
     """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
+
+    ``source_url`` is where the sources are, if that is another server: then each has a snapshot.
 
     The lock lives exactly as long as its connection: a killed process frees it with its socket.
 
@@ -179,6 +221,8 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
     RunInProgress
         Naming the run that holds the lock.
     PipelinePinned, AsOfRefused, PoolerRefused
+    DatabaseUnreachable, SourcesNotReady, SourcesLost
+        Where the sources are on another server.
     """
     with ExitStack() as stack:
         connection = stack.enter_context(connect(url, "prescore run"))
@@ -215,6 +259,7 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
             generation_id=opened.generation_id,
             pipeline=pipeline,
             url=url,
+            source_url=source_url or url,
             trigger=trigger,
             started_at=opened.started_at,
             connection=connection,
@@ -223,7 +268,7 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
         reached("run.opened")
         stack.enter_context(_heartbeat(url, run.run_id))
         try:
-            run.snapshot = stack.enter_context(_open_snapshot(url, pipeline, as_of, run.backend_pid))
+            run.snapshot, run.sources_holder = stack.enter_context(_open_snapshots(run, as_of))
             run.record(as_of=run.snapshot.as_of)
             reached("snapshot.exported")
             yield run
@@ -235,6 +280,12 @@ def open_run(url: str, pipeline: Pipeline, *, trigger: Trigger, mode: Mode, as_o
                 fenced = Fenced(pipeline.name, "its connection, which holds the lock, was lost")
                 run.end(status, str(fenced))
                 raise fenced from error
+            if isinstance(error, StatementFailed):
+                try:
+                    run.require_sources()
+                except SourcesLost as lost:
+                    run.end(status, str(lost))
+                    raise lost from error
             message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
             run.end(status, message)
             raise
@@ -341,33 +392,74 @@ def _refuse_pinned(connection: sa.Connection, pipeline: Pipeline) -> None:
 
 
 @contextmanager
-def _open_snapshot(url: str, pipeline: Pipeline, as_of: datetime | None, lock_pid: int) -> Iterator[Snapshot]:
-    with connect(url, "prescore snapshot") as connection:
+def _open_snapshots(run: Run, as_of: datetime | None) -> Iterator[tuple[Snapshot, sa.Connection | None]]:
+    """Take the snapshot of the run, and one of the sources where they are on another server, with what holds that one."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(run.url, "prescore snapshot"))
         connection.execute(sa.text(load_query("forbid_timeouts")))
         connection.commit()
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        taken = one(connection, "export_snapshot", pipeline=pipeline.name, lock_pid=lock_pid)
-        wanted = taken.now if as_of is None else as_of
-        if wanted > taken.now:
-            raise AsOfRefused(
-                f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is later than the clock, {taken.now:%Y-%m-%d %H:%M:%S%z}. Nothing was "
-                "started. Leave --as-of out to score as of now."
+        taken = one(connection, "export_snapshot", pipeline=run.pipeline.name, lock_pid=run.backend_pid)
+        if run.source_url == run.url:
+            wanted = _choose_as_of(run.pipeline, as_of, taken.now, taken.head_as_of)
+            watermark = min(moment for moment in (wanted, taken.now, taken.oldest_transaction) if moment is not None)
+            yield _snapshot(taken, wanted, watermark), None
+        else:
+            # After our own: so the sources are never older than the clock says, but for a clock that is behind.
+            state, holder = stack.enter_context(source_server.hold_snapshot(run.source_url))
+            moved = taken.now - taken.real_now  # what tests and the demo make of the clock
+            reached_at = min(taken.now, state.now + moved)
+            wanted = _choose_as_of(run.pipeline, as_of, reached_at, taken.head_as_of, standby=state.standby)
+            found = _snapshot(taken, wanted, min(wanted, state.watermark + moved))
+            yield (
+                replace(
+                    found,
+                    sees_transactions=state.sees_transactions,
+                    of_sources=state.snapshot,
+                    standby=state.standby,
+                ),
+                holder,
             )
-        if taken.head_as_of is not None and wanted < taken.head_as_of:
-            raise AsOfRefused(
-                f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is earlier than what {pipeline.name} serves, "
-                f"{taken.head_as_of:%Y-%m-%d %H:%M:%S%z}. Nothing was started. Leave --as-of out to score as of now."
-            )
-        watermark = min(moment for moment in (wanted, taken.now, taken.oldest_transaction) if moment is not None)
-        yield Snapshot(
-            name=taken.snapshot,
-            as_of=wanted,
-            clock_at=taken.now,
-            watermark=watermark,
-            sees_transactions=taken.sees_transactions,
-        )
         with suppress(sa.exc.DBAPIError):
             connection.rollback()
+
+
+def _choose_as_of(
+    pipeline: Pipeline,
+    asked: datetime | None,
+    now: datetime,
+    head_as_of: datetime | None,
+    *,
+    standby: bool = False,
+) -> datetime:
+    """Return the as_of of a run: what was asked for, or as late as can be; refused when it is out of order."""
+    wanted = now if asked is None else asked
+    clock = "the last transaction that the standby of the sources has replayed" if standby else "the clock"
+    if wanted > now:
+        raise AsOfRefused(
+            f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is later than {clock}, {now:%Y-%m-%d %H:%M:%S%z}. Nothing was "
+            "started. Leave --as-of out to score as of now."
+        )
+    if head_as_of is not None and wanted < head_as_of:
+        remedy = "Leave --as-of out to score as of now."
+        if asked is None:
+            remedy = f"Run again when {clock} is past it, or point PRESCORE_SOURCE_URL at a server that is."
+        raise AsOfRefused(
+            f"as_of {wanted:%Y-%m-%d %H:%M:%S%z} is earlier than what {pipeline.name} serves, "
+            f"{head_as_of:%Y-%m-%d %H:%M:%S%z}. Nothing was started. {remedy}"
+        )
+    return wanted
+
+
+def _snapshot(taken: Any, as_of: datetime, watermark: datetime) -> Snapshot:
+    return Snapshot(
+        name=taken.snapshot,
+        as_of=as_of,
+        clock_at=taken.now,
+        watermark=watermark,
+        sees_transactions=taken.sees_transactions,
+        of_sources=taken.snapshot,
+    )
 
 
 @contextmanager

@@ -23,6 +23,8 @@ class Settings:
     data_dir: Path
     #: Whether models are compiled where they can be: PRESCORE_COMPILED, true unless it is "false".
     compiled: bool = True
+    #: PRESCORE_SOURCE_URL; None means that the sources are in the database that predictions are served from.
+    source_url: str | None = None
 
     @property
     def compiled_dir(self) -> Path | None:
@@ -39,6 +41,7 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
         pipelines_dir=_pipelines_dir(environ, cwd),
         data_dir=_data_dir(environ),
         compiled=_compiled(environ),
+        source_url=environ.get("PRESCORE_SOURCE_URL") or None,
     )
 
 

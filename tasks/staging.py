@@ -21,7 +21,7 @@ from tasks.readers import Objects, names
 from tasks.runs import Fenced, Run
 from tasks.scoring import REJECTED, Scorer, Tally, disagreements
 from tasks.stream import Stream
-from tasks.transport import Session, StatementFailed, open_session, open_snapshot_session, table_columns
+from tasks.transport import Session, StatementFailed, open_session, table_columns
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def stage(
 
 
 def resample(
-    session: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served
+    session: Session, sources: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served
 ) -> tuple[int, int]:
     """Score a sample of the skipped entities again at their own as_of: how many, and how many now differ."""
     if selection.keys is None:
@@ -113,7 +113,7 @@ def resample(
     keys = selection.keys.filter(pc.equal(selection.keys.column("why"), "sampled"))
     if not keys.num_rows:
         return 0, 0
-    with session.stream(
+    with sources.stream(
         read_keys_sql(scorer.pipeline, scorer.contract, keys), scorer.pipeline.features.query.origin
     ) as found:
         batches = list(scorer.predictions(found, served.generation_id, Tally()))
@@ -243,7 +243,7 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
     assert run.snapshot is not None
     pipeline = scorer.pipeline
     key = scorer.contract.key
-    with open_snapshot_session(run.url, run.snapshot.name) as session:
+    with run.read_sources() as session:
         entities = population_keys(session, pipeline, key, run.snapshot.as_of)
         candidates = [(pipeline.entity.query.origin, "duplicate_entity", entities)]
         candidates += [

@@ -355,7 +355,7 @@ def register_file(
     ------
     RegistrationRefused, TypesRefused, PickleNotTrusted, ModelUnreadable, OutputNotOffered
     """
-    from tasks.database import resolve_url
+    from tasks.database import resolve_source_url, resolve_url
     from tasks.estimators import kind_of_file, load_estimator
     from tasks.features import feature_columns
     from tasks.probes import create_bundle
@@ -373,7 +373,7 @@ def register_file(
     if loaded.made_with is not None:
         environment["scikit-learn"] = loaded.made_with
     url = resolve_url(settings)
-    contract = feature_columns(url, pipeline)
+    contract = feature_columns(resolve_source_url(settings, url), pipeline)
     rows = read_sample(name, sample, contract)
     known_keys = all(column.name in rows.column_names for column in (*contract.key, AS_OF))
     bundle, packed = create_bundle(

@@ -34,6 +34,7 @@ _SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
 # Classes whose messages speak of names and resources, not of values (those of class 23 keep theirs for the detail).
 _SAFE_CLASSES = {"23", "42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
 
+_SERIALIZATION = "40001"
 # RAISE EXCEPTION of a function of the user's own: nobody knows what its message is made of.
 _RAISED = "P0001"
 
@@ -46,6 +47,18 @@ class StatementFailed(PrescoreError):
         super().__init__(
             f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served. PostgreSQL's "
             "own log has the statement and the values; correct the query or the data, and run again."
+        )
+
+
+class ConflictWithRecovery(StatementFailed):
+    """A standby ended a statement: it had to replay what takes away rows that the statement's snapshot still sees."""
+
+    def __init__(self, what: str, cause: str, sqlstate: str | None = None) -> None:
+        super().__init__(what, cause, sqlstate)
+        self.args = (
+            f"{what} failed: {cause}. The standby that PRESCORE_SOURCE_URL names could not keep the rows of the snapshot any "
+            "longer. What was read does not count; what was published is still served. Set hot_standby_feedback = on there, "
+            "or raise max_standby_streaming_delay above the length of a run, and run again.",
         )
 
 
@@ -238,12 +251,16 @@ def _scrubbed(what: str) -> Iterator[None]:
     try:
         yield
     except adbc_driver_manager.Error as error:
-        sqlstate = getattr(error, "sqlstate", None)
-        raise StatementFailed(what, scrub(str(error), sqlstate), sqlstate) from None
+        raise _failed(what, str(error), getattr(error, "sqlstate", None)) from None
     except OSError as error:  # read errors come bare from Arrow's stream
         found = _SQLSTATE.search(str(error))
-        sqlstate = found.group(1) if found else None
-        raise StatementFailed(what, scrub(str(error), sqlstate), sqlstate) from None
+        raise _failed(what, str(error), found.group(1) if found else None) from None
+
+
+def _failed(what: str, message: str, sqlstate: str | None) -> StatementFailed:
+    # What only reads, or only adds rows, fails to serialize nowhere but on a standby that has to go on.
+    kind = ConflictWithRecovery if sqlstate == _SERIALIZATION else StatementFailed
+    return kind(what, scrub(message, sqlstate), sqlstate)
 
 
 def _primary(message: str) -> str:

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from flows.score import RunSummary, score
 from tasks import registry
-from tasks.database import connect, raw_execute
+from tasks.database import connect, raw_execute, resolve_source_url
 from tasks.features import FeatureContract, describe, read_population_sql
 from tasks.pipeline import Pipeline, load_pipeline
 from tasks.probes import create_bundle
@@ -77,6 +77,17 @@ class World:
     url: str
     settings: Settings
 
+    @property
+    def source_url(self) -> str:
+        """Where the items are: in the same database, unless the settings name another."""
+        return resolve_source_url(self.settings, self.url)
+
+    def change(self, statement: str) -> None:
+        """Run SQL as it stands where the items are, and commit."""
+        with connect(self.source_url) as connection:
+            raw_execute(connection, statement)
+            connection.commit()
+
     def execute(self, statement: str) -> None:
         """Run SQL as it stands and commit."""
         with connect(self.url) as connection:
@@ -110,15 +121,16 @@ class World:
 
     def contract(self, pipeline: Pipeline) -> FeatureContract:
         """Describe the queries of a pipeline."""
-        with connect(self.url) as connection:
+        with connect(self.source_url) as connection:
             return describe(connection, pipeline)
 
 
-def make_world(url: str, folder: Path, *, rows: int | None = 1_000) -> World:
-    """Return a world on a migrated database; ``rows`` items are created unless it is None."""
-    world = World(url=url, settings=Settings(database_url=url, pipelines_dir=folder, data_dir=folder / "data"))
+def make_world(url: str, folder: Path, *, rows: int | None = 1_000, source_url: str | None = None) -> World:
+    """Return a world on a migrated database; ``rows`` items are created unless it is None, in the one of the sources."""
+    settings = Settings(database_url=url, pipelines_dir=folder, data_dir=folder / "data", source_url=source_url)
+    world = World(url=url, settings=settings)
     if rows is not None:
-        world.execute(ITEMS.format(rows=rows))
+        world.change(ITEMS.format(rows=rows))
     return world
 
 
@@ -158,7 +170,7 @@ def make_model(
     """
     contract = world.contract(pipeline)
     as_of = train_data_until or datetime.now(UTC)
-    with open_reading_session(world.url) as session:
+    with open_reading_session(world.source_url) as session:
         statement = read_population_sql(pipeline, contract, as_of)
         sample = session.table(statement).slice(0, sample_rows)
     from tasks.bundle import preprocessed

@@ -37,13 +37,15 @@ def init(
 ) -> None:
     """Write a commented folder for a new pipeline to start from."""
     from flows.show import show_created
-    from tasks.database import connect, resolve_url
+    from tasks.database import connect, resolve_source_url, resolve_url
     from tasks.settings import folder_for_new
     from tasks.template import create_folder, describe_table
 
     directory, own = folder_for_new(), None
     if table is not None:
-        with connect(resolve_url(settings_now())) as connection:
+        settings = settings_now()
+        source_url = settings.source_url and resolve_source_url(settings, "")
+        with connect(source_url or resolve_url(settings)) as connection:
             own = describe_table(connection, table)
     show_created(create_folder(directory, name, key or (), own), filled_in=own is not None)
 

@@ -4,6 +4,7 @@
 -- Parameters: pipeline (text), lock_pid (backend of the run's lock). Grain: one row.
 SELECT pg_export_snapshot() AS snapshot,
        prescore.clock() AS now,
+       statement_timestamp() AS real_now,
        (SELECT h.as_of FROM prescore.head AS h WHERE h.pipeline = :pipeline) AS head_as_of,
        (SELECT min(a.xact_start) + (prescore.clock() - statement_timestamp())
         FROM pg_catalog.pg_stat_activity AS a

@@ -14,7 +14,7 @@ from tasks.checks import changes, features, inputs, model, outputs, performance,
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.database import limit_statements
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
-from tasks.transport import Session, StatementFailed
+from tasks.transport import ConflictWithRecovery, Session, StatementFailed
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +32,39 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
 
     Such a check is unknown. One that finds nothing to look at is skipped; no check is without a result.
     """
-    session, findings = evidence.session, []
-    with suppress(StatementFailed):  # a session that is lost lets the checks that need it fail, and no other
-        session.execute("SAVEPOINT prescore_checks")
-        _limit(session)
+    findings: list[Finding] = []
+    for session in _sessions(evidence):
+        with suppress(StatementFailed):  # a session that is lost lets the checks that need it fail, and no other
+            session.execute("SAVEPOINT prescore_checks")
+            _limit(session)
     for check in CHECKS:
         if check.when is phase:
             found = _ask_one(evidence, check)
             findings += found
             evidence.findings += found
-    with suppress(StatementFailed):  # back to the limits of before, too
-        session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
-        session.execute("RELEASE SAVEPOINT prescore_checks")
+    for session in _sessions(evidence):
+        with suppress(StatementFailed):  # back to the limits of before, too
+            session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
+            session.execute("RELEASE SAVEPOINT prescore_checks")
     return findings
+
+
+def _sessions(evidence: Evidence) -> list[Session]:
+    return [evidence.session] if evidence.sources is evidence.session else [evidence.session, evidence.sources]
 
 
 def _ask_one(evidence: Evidence, check: Check) -> list[Finding]:
     try:
         with limit_statements(STATEMENT_SECONDS):
             return list(check.ask(evidence, check)) or [check.finding(Verdict.SKIPPED, "there is nothing to look at")]
+    except ConflictWithRecovery:
+        raise  # a standby that has to go on ends every statement of this snapshot: the run is over
     except Exception as error:
         logger.exception("check %s could not be asked", check.id)
-        with suppress(StatementFailed):  # what failed ended the transaction, and the snapshot with it, but for this
-            evidence.session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
-            _limit(evidence.session)
+        for session in _sessions(evidence):
+            with suppress(StatementFailed):  # what failed ended the transaction, and the snapshot with it, but for this
+                session.execute("ROLLBACK TO SAVEPOINT prescore_checks")
+                _limit(session)
         return [check.finding(Verdict.UNKNOWN, f"could not be asked: {_cause(error)}")]
 
 

@@ -47,8 +47,10 @@ class Evidence:
     url: str
     pipeline: Pipeline
     snapshot: Snapshot
-    #: Reads in the snapshot of the run.
+    #: Reads what is served and the books, in the snapshot of the run.
     session: Session
+    #: Reads the sources, in the same snapshot or in that of their server; the same session where they are in one database.
+    sources: Session
     scorer: Scorer
     model: ModelVersion
     served: Served | None
@@ -56,6 +58,8 @@ class Evidence:
     served_expires_at: datetime | None
     #: The run that asks; None in a dry run.
     run: Run | None = None
+    #: Where the sources are, if not at ``url``.
+    source_url: str = ""
     #: What the runs before answered.
     history: History = field(default_factory=History)
     #: What a person takes upon themselves in this run.

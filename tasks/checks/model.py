@@ -104,7 +104,7 @@ def _rebuilt_rows(evidence: Evidence) -> pa.Table:
         contract, golden = evidence.scorer.contract, evidence.scorer.bundle.golden
         keys = golden.select([column.name for column in (*contract.key, AS_OF)])
         statement = read_keys_sql(evidence.pipeline, contract, keys.slice(0, KEYS_PER_QUERY))
-        evidence.rebuilt = evidence.session.table(
+        evidence.rebuilt = evidence.sources.table(
             statement, f"{evidence.pipeline.features.query.origin} for golden rows"
         )
     return evidence.rebuilt

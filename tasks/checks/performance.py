@@ -314,14 +314,19 @@ def _is_probability(output: Output) -> bool:
 
 def _cohort(evidence: Evidence, asked: Asked) -> Cohort | str:
     pipeline, contract = evidence.pipeline, evidence.scorer.contract
-    with connect(evidence.url, "prescore check") as connection:
+    with connect(evidence.source_url or evidence.url, "prescore check") as connection:
         label = describe_labels(connection, pipeline, contract.key)
     if label is None:
         return "labels.sql has no column label"
     # A session of its own in the same snapshot: a query that is stopped ends its transaction, and others still read.
-    with open_snapshot_session(evidence.url, evidence.snapshot.name) as session:
+    assert evidence.run is not None
+    with (
+        open_snapshot_session(evidence.url, evidence.snapshot.name) as session,
+        evidence.run.read_sources(session) as sources,
+    ):
         return read_cohort(
             session,
+            sources,
             pipeline,
             contract.key,
             label,

@@ -112,7 +112,7 @@ def source_rows(evidence: Evidence, check: Check) -> Iterator[Finding]:
             reason = "no publication of the schedule is there yet to count from"
             yield answer(Verdict.UNKNOWN, reason, small_sample=True, evidence={"baseline": "none"})
             continue
-        yield _rows_judged(answer, source, arrived, Watermark.describe(evidence.session, source).digest)
+        yield _rows_judged(answer, source, arrived, Watermark.describe(evidence.sources, source).digest)
 
 
 def _rows_judged(answer: Callable[..., Finding], source: Source, arrived: Slice, digest: str) -> Finding:
@@ -176,11 +176,11 @@ def source_every(evidence: Evidence, check: Check) -> Iterator[Finding]:
         if source.every is None:
             yield answer(Verdict.SKIPPED, "every is not declared in [[source]]")
             continue
-        arrived, watermark = _arrived(evidence, source), Watermark.describe(evidence.session, source)
+        arrived, watermark = _arrived(evidence, source), Watermark.describe(evidence.sources, source)
         if arrived.since is not None and arrived.rows == 0 and _measure(evidence, source)["newest"] is not None:
             yield answer(Verdict.SKIPPED, "nothing new arrived", n=0)
             continue
-        expected, absent = absent_values(evidence.session, watermark, arrived.since, arrived.until)
+        expected, absent = absent_values(evidence.sources, watermark, arrived.since, arrived.until)
         facts: dict[str, Any] = {"observed": float(absent), "n": expected}
         named = f"{source.every.column} in {source.every.from_}"
         if not expected:
@@ -199,9 +199,9 @@ def source_late(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """
     pipeline = evidence.pipeline
     for source in pipeline.sources:
-        watermark = Watermark.describe(evidence.session, source)
+        watermark = Watermark.describe(evidence.sources, source)
         window, last = Window.of(pipeline, evidence.snapshot), _last_window(evidence, check, watermark)
-        found = count_late(evidence.session, watermark, window, None if last is None else last[0])
+        found = count_late(evidence.sources, watermark, window, None if last is None else last[0])
         kept = {"begins": window.begins, "reached": window.reached, "until": window.until}
         counted: dict[str, Any] = {name: at.isoformat() for name, at in kept.items()}
         counted |= {"behind": found.behind, "within": found.within, "digest": watermark.digest}
@@ -259,11 +259,11 @@ def _answers(check: Check, source: Source, **always: Any) -> Callable[..., Findi
 def _arrived(evidence: Evidence, source: Source) -> Slice:
     """Count the new slice of a source, once."""
     if source.name not in evidence.arrived:
-        watermark, until = Watermark.describe(evidence.session, source), evidence.snapshot.as_of
+        watermark, until = Watermark.describe(evidence.sources, source), evidence.snapshot.as_of
         with connect(evidence.url) as connection:
             before = past_slices(connection, evidence.pipeline, watermark, until)
         since = slice_begins(before, until)
-        rows = 0 if since is None else count_slice(evidence.session, watermark, since, until)
+        rows = 0 if since is None else count_slice(evidence.sources, watermark, since, until)
         evidence.arrived[source.name] = Slice(since=since, until=until, rows=rows, before=before)
     return evidence.arrived[source.name]
 
@@ -275,7 +275,7 @@ def _measure(evidence: Evidence, source: Source) -> dict[str, Any]:
 
 
 def _measured(evidence: Evidence, source: Source) -> dict[str, Any]:
-    watermark = Watermark.describe(evidence.session, source)
+    watermark = Watermark.describe(evidence.sources, source)
     statement = load_query(
         "measure_source",
         {
@@ -287,5 +287,5 @@ def _measured(evidence: Evidence, source: Source) -> dict[str, Any]:
             "condition": source.filter or "true",
         },
     )
-    row: dict[str, Any] = evidence.session.table(statement, f"[[source]] {source.name}").to_pylist()[0]
+    row: dict[str, Any] = evidence.sources.table(statement, f"[[source]] {source.name}").to_pylist()[0]
     return {**row, "naive": watermark.naive}

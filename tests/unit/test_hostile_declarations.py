@@ -524,7 +524,7 @@ def statements_of(pipeline: Pipeline, names: list[str]) -> list[str]:
     )
     look = _Look(session=spy, pipeline=pipeline, contract=contract, now=NOW)
     (source,) = pipeline.sources
-    evidence: Any = SimpleNamespace(session=spy, snapshot=SimpleNamespace(as_of=NOW, clock_at=NOW))
+    evidence: Any = SimpleNamespace(session=spy, sources=spy, snapshot=SimpleNamespace(as_of=NOW, clock_at=NOW))
     counted: Any = SimpleNamespace(unchanged=0, gone=1, named=None)
     for call in (
         lambda: population.summarise(spy, pipeline, key, NOW, served, ""),
