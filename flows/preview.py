@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import sqlalchemy as sa
 
-from flows.score import load_scorer, refuse_queries
+from flows.score import refuse_queries
 from tasks import checks, freshness, preview, publishing, verdicts
 from tasks.checks import Evidence, Phase
 from tasks.columns import Column
@@ -24,6 +24,7 @@ from tasks.pipeline import Pipeline, find_pipeline
 from tasks.preview import PreviewedEntity
 from tasks.registry import ModelVersion
 from tasks.runs import AsOfRefused, Snapshot
+from tasks.scorers import load_scorer
 from tasks.scoring import Scorer
 from tasks.settings import Settings
 from tasks.source_server import clock_of_sources, describing

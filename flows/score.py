@@ -20,32 +20,32 @@ from tasks import (
     population,
     publishing,
     registry,
+    runners,
     runs,
+    shards,
     staging,
+    tallies,
     usersql,
     verdicts,
     waivers,
 )
-from tasks.bundle import preprocessed
 from tasks.checks import Evidence, Phase
-from tasks.compiled import CompiledEstimator, compile_bundle
 from tasks.costs import RunCost
 from tasks.database import resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
-from tasks.feature_ages import AgeCounter
-from tasks.features import QueryRefused, describe, describe_changes
+from tasks.features import QueryRefused
 from tasks.freshness import Disposition, Finding, Judgement, Verdict
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection, Served
-from tasks.profiles import ModelProfile, ProfileCounter, store_profiles
+from tasks.profiles import store_profiles
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
+from tasks.scorers import compile_scorer, load_scorer
 from tasks.scoring import Scorer, Tally
-from tasks.sentinels import Sentinels
 from tasks.settings import Settings
-from tasks.source_server import describing, keys_beside_rows
+from tasks.source_server import keys_beside_rows
 from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
 from tasks.transport import Session, open_snapshot_session
@@ -232,30 +232,6 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
     return scorer, model, Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
 
 
-def load_scorer(connection: sa.Connection, pipeline: Pipeline, source_url: str) -> tuple[Scorer, registry.ModelVersion]:
-    """Load what turns a pipeline's feature rows into predictions; the connection's transaction is rolled back."""
-    with describing(connection, source_url) as sources:
-        contract = describe(sources, pipeline)
-        describe_changes(sources, pipeline)
-    model = registry.find_version(connection, pipeline.model.name, pipeline.model.alias)
-    bundle = registry.load_bundle(connection, pipeline.model.name, model.version, pipeline)
-    connection.rollback()
-    outputs = bundle.columns_for(pipeline.predictions)
-    preprocess = pipeline.preprocess_function()
-    scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
-    return scorer, model
-
-
-def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:
-    """Return the compiled form of a scorer's model; None where it has none, or where its golden rows tell nothing."""
-    bundle = scorer.bundle
-    try:
-        golden = bundle.prepare(preprocessed(bundle.golden, bundle.features, scorer.preprocess))
-    except Exception:  # the check of golden rows tells it
-        return None
-    return compile_bundle(bundle, golden, folder)
-
-
 def gather(
     run: Run,
     scorer: Scorer,
@@ -357,11 +333,12 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     """Stream the selected entities through the model into the next storage, and return its id."""
     selection, scorer = evidence.selection, evidence.scorer
     assert selection is not None
-    storage_id, tally = _fill_storage(run, evidence, objects, selection, watcher)
-    if scorer.compiled is not None and scorer.compiled.doubtful:
+    storage_id, tally, doubtful = _fill_storage(run, evidence, objects, selection, watcher)
+    if doubtful:
         # What was written before the difference was found was compared in some of its rows only.
         logger.warning("scoring all %d entities again with scikit-learn", tally.rows, extra={"run_id": run.run_id})
-        storage_id, tally = _fill_storage(run, evidence, objects, selection, watcher)
+        evidence.scorer = scorer = replace(scorer, compiled=None)
+        storage_id, tally, _ = _fill_storage(run, evidence, objects, selection, watcher)
     evidence.tally = tally
     if tally.rejected:
         publishing.record_rejections(run, objects, storage_id)
@@ -383,20 +360,26 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
 
 def _fill_storage(
     run: Run, evidence: Evidence, objects: Objects, selection: Selection, watcher: Watcher
-) -> tuple[int, Tally]:
-    """Empty the next storage and fill it; return its id and what was counted."""
-    storage_id = publishing.clear_next_storage(run, objects)
+) -> tuple[int, Tally, bool]:
+    """Empty the next storage and fill it; return its id, what was counted, and whether compiled code was found to differ."""
+    scorer, sources = evidence.scorer, evidence.sources
+    storage_id = publishing.next_storage(run.connection, run.pipeline.name)
+    layout = shards.lay_out(run, scorer, evidence.model, objects, sources, selection, storage_id)
+    storage_id = publishing.clear_next_storage(run, objects, layout)
     reached("storage.cleared")
-    scorer = evidence.scorer
-    tally = Tally(progress=lambda done: watcher.rows(done, selection.selected))
-    tally.profile = ProfileCounter(ModelProfile.from_bundle(scorer.bundle.profile))
-    tally.ages = AgeCounter(run.pipeline.features.ttl)
-    atol = run.pipeline.model.golden.atol
-    tally.sentinels = Sentinels(scorer.bundle, run.pipeline.predictions, atol, run.generation_id)
+    shards.record(run, layout, storage_id, evidence.data_as_of)
+    shards.adopt(run, layout)
+    evidence.layout = layout
+    tally = tallies.begin(scorer, run.generation_id)
+    tally.progress = lambda done: watcher.rows(done, selection.selected)
     began = time.perf_counter()
-    staging.stage(run, scorer, objects, evidence.sources, selection, storage_id, tally)
+    if layout.shards:
+        doubtful = runners.stage(run, scorer, evidence.model, sources, selection, storage_id, layout, tally)
+    else:
+        staging.stage(run, scorer, objects, sources, selection, storage_id, tally)
+        doubtful = scorer.doubtful
     tally.seconds = time.perf_counter() - began
-    return storage_id, tally
+    return storage_id, tally, doubtful
 
 
 @step
@@ -473,7 +456,7 @@ def publish(
     if judgement.overruled:
         overruled = ", ".join(finding.label for finding in judgement.overruled)
         message += f" It was not held for {overruled}: what was served is no better."
-    message += _waiving(evidence, judgement)
+    message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
     lake.owe(run.connection, run.pipeline, run.generation_id)
     publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)

@@ -511,6 +511,36 @@ class Manual(_Table):
         return self
 
 
+class Execution(_Table):
+    """Where a full run is scored: as one stream, or in shards by several workers."""
+
+    #: How many shards are scored at once; 1 is one process and one stream, unless shards are declared.
+    workers: Annotated[int, Field(ge=1, le=1000)] = 1
+    #: Into how many shards the population is cut, or of about how many entities each; by its size when neither is declared.
+    shards: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    shard_rows: Annotated[int, Field(ge=1)] | None = None
+    #: Who scores them: processes on this machine, or the workers of a cluster that exists already.
+    runner: Literal["local", "dask", "ray"] = "local"
+    #: Where the cluster is: ``tcp://scheduler:8786``, ``ray://head:10001``, ``auto``.
+    address: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether a full run is cut into shards."""
+        return self.workers > 1 or self.runner != "local" or self.shards is not None or self.shard_rows is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Execution:
+        if self.shards is not None and self.shard_rows is not None:
+            raise ValueError("shards and shard_rows both say how the population is cut; remove one of the two")
+        if self.runner == "local" and self.address is not None:
+            raise ValueError('address belongs to runner = "dask" or "ray"; declare the runner, or remove address')
+        if self.runner != "local" and self.address is None:
+            example = "tcp://scheduler:8786" if self.runner == "dask" else "ray://head:10001"
+            raise ValueError(f'runner = "{self.runner}" needs the address of the cluster, such as "{example}"')
+        return self
+
+
 def _in_order(low_key: str, low: Any, high_key: str, high: Any) -> None:
     if low > high:
         shown = [write_duration(value) if isinstance(value, timedelta) else str(value) for value in (low, high)]

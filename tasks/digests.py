@@ -69,6 +69,8 @@ def contract_digest(pipeline: Pipeline) -> str:
             "training": training,
             "labels": None if labels is None else usersql.normalise(labels.text),
             "sources": [source.model_dump(mode="json") for source in pipeline.sources],
+            # Only where it is declared: where a run is scored was not always part of the contract.
+            **({"execution": pipeline.execution.model_dump(mode="json")} if pipeline.execution.sharded else {}),
         }
     )
 

@@ -9,12 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class PrescoreError(Exception):
     """Something that prescore refuses or could not do; ``exit_code`` is what the command returns."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel from a worker as it is: its message was made already, of facts that not all travel."""
+        return _again, (type(self), self.args, {name: fact for name, fact in vars(self).items() if _plain(fact)})
+
+
+def _again(class_: type[PrescoreError], args: tuple[Any, ...], facts: dict[str, Any]) -> PrescoreError:
+    error = class_.__new__(class_, *args)
+    vars(error).update(facts)
+    return error
+
+
+def _plain(fact: object) -> bool:
+    if isinstance(fact, list | tuple):
+        return all(_plain(each) for each in fact)
+    return fact is None or isinstance(fact, str | int | float)
 
 
 def printable(name: str) -> str:

@@ -46,6 +46,12 @@ class Ages:
         """Rows with an instant."""
         return self.rows - self.nulls
 
+    def absorb(self, other: Ages) -> None:
+        """Add what was counted of other rows."""
+        for name in ("rows", "nulls", "ahead", "beyond", "cut"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.counts = self.counts + other.counts
+
     def share(self, count: int) -> float:
         """Return a count as a share of all rows."""
         return count / self.rows if self.rows else 0.0

@@ -17,6 +17,7 @@ from tasks import columns
 from tasks.columns import Column, array_literal, key_arrays, schema_of, whole
 from tasks.database import connect, literal, load_query, quote, raw_execute
 from tasks.errors import PrescoreError
+from tasks.key_ranges import KeyRange, within
 from tasks.pipeline import Pipeline, UserQuery
 from tasks.transport import Session, open_reading_session, scrub
 
@@ -127,14 +128,17 @@ def key_list(key: Sequence[Column], relation: str) -> str:
     return ", ".join(f"{relation}.{quote(c.name)}::{c.postgres_type} AS {quote(c.name)}" for c in key)
 
 
-def read_population_sql(pipeline: Pipeline, contract: FeatureContract, as_of: datetime) -> str:
-    """Return the statement that reads the features of the whole population at ``as_of``."""
+def read_population_sql(
+    pipeline: Pipeline, contract: FeatureContract, as_of: datetime, only: KeyRange | None = None
+) -> str:
+    """Return the statement that reads the features of the whole population at ``as_of``, or of a range of its keys."""
     return load_query(
         "read_features_of_population",
         {
             "as_of": literal(as_of),
             "entity_keys": key_list(contract.key, "entities"),
             "entity_query": pipeline.entity.query.text,
+            "within": within(only, "entities"),
             "feature_columns": _read_columns(contract),
             "feature_query": pipeline.features.query.text,
         },

@@ -24,6 +24,7 @@ from tasks.declaration import (
     Coverage,
     Drift,
     Entity,
+    Execution,
     Features,
     Golden,
     Logic,
@@ -52,6 +53,7 @@ __all__ = [
     "Coverage",
     "Drift",
     "Entity",
+    "Execution",
     "Features",
     "Golden",
     "Logic",
@@ -92,6 +94,7 @@ _TABLES = (
     "unknown",
     "manual",
     "archive",
+    "execution",
 )
 _REQUIRED = {
     "entity": 'write [entity] with key = ["customer_id"] and query, the SELECT of all of them',
@@ -131,6 +134,7 @@ class Pipeline:
     unknown: Unknown = field(default_factory=Unknown)
     manual: Manual = field(default_factory=Manual)
     archive: Archive | None = None
+    execution: Execution = field(default_factory=Execution)
     #: SHA-256 of what decides predictions, and of everything else that is declared; see digests.py.
     logic_digest: str = ""
     contract_digest: str = ""
@@ -337,6 +341,7 @@ class _Reading:
             "unknown": self.table(Unknown, "unknown", raw),
             "manual": self.table(Manual, "manual", raw),
             "archive": self.table(Archive, "archive", raw) if "archive" in raw else None,
+            "execution": self.table(Execution, "execution", raw),
             "contract_text": text,
         }
         self.names(entity, outputs, training)

@@ -75,6 +75,11 @@ class Plan:
     relations: dict[tuple[str, str], Relation]
 
     @property
+    def cost(self) -> float:
+        """What the planner reckons that the whole statement costs, in its own unit."""
+        return float(self.root["Total Cost"])
+
+    @property
     def tables(self) -> set[str]:
         """``schema.table`` of what is read, views seen through, partitions counted as their table."""
         return {relation.shown for relation in self.relations.values()}
@@ -93,6 +98,17 @@ def explain(session: Session, statement: str, what: str) -> Plan:
     root = json.loads(explained.column(0)[0].as_py())[0]["Plan"]
     names = {(n["Schema"], n["Relation Name"]) for n in _below(root) if "Relation Name" in n}
     return Plan(root=root, relations=_describe(session, sorted(names)))
+
+
+def read_from_end_to_end(plan: Plan) -> set[Relation]:
+    """Return the large tables that are read whole, or along an index without a condition on it."""
+    along = (
+        _relation_of(node, plan.relations)
+        for node in _below(plan.root)
+        if node.get("Node Type") in {"Index Scan", "Index Only Scan"} and "Index Cond" not in node
+    )
+    read = {relation for _, relation in plan.scans()}
+    return read | {relation for relation in along if relation is not None and relation.bytes >= LARGE_BYTES}
 
 
 def read_whole_for_times(plan: Plan) -> list[WholeRead]:

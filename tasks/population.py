@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ from tasks.columns import Column, key_arrays, key_hash, whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.features import AS_OF, KEYS_PER_QUERY, FeatureContract, key_list
+from tasks.key_ranges import KEYS_LOOKED_AT, Counted, KeyRange, bounds_literal, counted, shares, within
 from tasks.pipeline import Pipeline
 from tasks.transport import Session, quoted_table
 
@@ -101,6 +103,17 @@ class Selection:
     gone_keys: pa.Table | None = field(default=None, repr=False)
     #: Incremental: who is new or changed, known without comparing every key with what is served; None where that was needed.
     named: Named | None = field(default=None, repr=False)
+    #: The range of keys that the numbers are about, for a shard of a full run; None for all of them.
+    only: KeyRange | None = None
+
+    @classmethod
+    def of_everybody(cls) -> Selection:
+        """Return the selection of a full run of nobody, for the numbers of a shard to be filled in."""
+        nobody: dict[str, Any] = dict.fromkeys(
+            ("population", "null_keys", "new", "changed", "due", "gone", "served"), 0
+        )
+        zero = Decimal(0)
+        return cls(mode=Mode.FULL, because="a shard", key_checksum=zero, selected_checksum=zero, **nobody)
 
     @property
     def selected(self) -> int:
@@ -297,9 +310,38 @@ def _sum_hashes(keys: pa.Table) -> Decimal:
     return Decimal((int((hashes >> 32).sum()) << 32) + int((hashes & 0xFFFFFFFF).sum()))
 
 
-def population_keys(session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime) -> str:
-    """Return the statement that reads the keys of the population."""
-    return load_query("read_population_keys", _fragments(pipeline, key, as_of, None, full=True))
+def population_keys(
+    session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, only: KeyRange | None = None
+) -> str:
+    """Return the statement that reads the keys of the population, or those of a range."""
+    fragments = _fragments(pipeline, key, as_of, None, full=True)
+    return load_query("read_population_keys", {**fragments, "within": within(only, "entities")})
+
+
+def cut(
+    session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, parts: int, population: int
+) -> list[str]:
+    """Return the bounds, ascending, that cut the population into ranges of about as many keys; fewer where keys repeat."""
+    fragments = {
+        **_fragments(pipeline, key, as_of, None, full=True),
+        "first_key": f"p.{quote(key[0].name)}",
+        "shares": shares(parts),
+        "sample_every": literal(max(1, population // KEYS_LOOKED_AT)),
+    }
+    found = session.table(load_query("cut_population", fragments), _what(pipeline))
+    return [str(bound) for bound in found.column("bound").to_pylist()]
+
+
+def count_ranges(
+    session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, bounds: Sequence[str]
+) -> list[Counted]:
+    """Count and fingerprint the keys of the population in each of the ranges that the bounds cut."""
+    fragments = {
+        **_fragments(pipeline, key, as_of, None, full=True),
+        "first_key": f"p.{quote(key[0].name)}",
+        "bounds": bounds_literal(key[0], bounds),
+    }
+    return counted(session.table(load_query("count_shards", fragments), _what(pipeline)), len(bounds) + 1)
 
 
 def changed_keys(pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served) -> str:

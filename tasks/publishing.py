@@ -16,7 +16,7 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks.columns import key_arrays, key_hash
-from tasks.database import clock, connect, load_query, one, quote, raw_execute
+from tasks.database import clock, connect, literal, load_query, one, quote, raw_execute
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
 from tasks.freshness import Promise, without_days
@@ -35,6 +35,7 @@ from tasks.readers import (
 from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger, end_writers
 from tasks.schedule import next_tick, period
+from tasks.shards import ONE_STREAM, Layout, forget, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +154,8 @@ def next_storage(connection: sa.Connection, pipeline: str) -> int:
     return storage_id
 
 
-def clear_next_storage(run: Run, objects: Objects) -> int:
-    """Empty the next storage of whatever is left in it, and return its id.
+def clear_next_storage(run: Run, objects: Objects, layout: Layout = ONE_STREAM) -> int:
+    """Empty the next storage of whatever is left in it, but for shards that the run keeps, and return its id.
 
     At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold. All of it on
     the connection that holds the lock: a run that lost it without knowing can empty nothing, whatever that storage is by
@@ -164,6 +165,10 @@ def clear_next_storage(run: Run, objects: Objects) -> int:
     found = one(connection, "find_storage", pipeline=objects.pipeline, role="next")
     storage = objects.storage(found.storage_id)
     end_writers(connection, objects.pipeline)
+    if layout.kept is not None:
+        return _clear_around(run, objects, int(found.storage_id), layout)
+    forget(connection, objects.pipeline, int(found.storage_id))
+    connection.commit()  # before their rows: a shard that is written down is there
     empty = raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]
     safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
     connection.rollback()
@@ -175,6 +180,21 @@ def clear_next_storage(run: Run, objects: Objects) -> int:
     with connect(run.url, "prescore clear", autocommit=True) as other:
         raw_execute(other, load_query("vacuum_storage", {"storage": storage}))
     return int(found.storage_id)
+
+
+def _clear_around(run: Run, objects: Objects, storage_id: int, layout: Layout) -> int:
+    assert layout.kept is not None
+    fragments = {
+        "storage": objects.storage(storage_id),
+        "kept": str(layout.kept_condition(quote(objects.key[0].name))),
+        "generation_id": literal(layout.kept.generation_id),
+    }
+    take_over(run.connection, run.run_id, layout.kept)
+    forget(run.connection, objects.pipeline, storage_id, but_of=run.run_id)
+    raw_execute(run.connection, load_query("delete_outside_ranges", fragments))
+    run.connection.commit()
+    reached("storage.emptied")
+    return storage_id
 
 
 def analyse_storage(run: Run, objects: Objects, storage_id: int, written: int) -> None:

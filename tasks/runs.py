@@ -138,6 +138,8 @@ class Snapshot:
     of_sources: str = ""
     #: Whether the sources are read on a standby.
     standby: bool = False
+    #: Whether as_of was asked for, not taken from the clock.
+    requested: bool = False
 
 
 @dataclass(kw_only=True)
@@ -269,6 +271,7 @@ def open_run(
         stack.enter_context(_heartbeat(url, run.run_id))
         try:
             run.snapshot, run.sources_holder = stack.enter_context(_open_snapshots(run, as_of))
+            run.snapshot = replace(run.snapshot, requested=as_of is not None)
             run.record(as_of=run.snapshot.as_of)
             reached("snapshot.exported")
             yield run

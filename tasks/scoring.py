@@ -121,6 +121,11 @@ class Scorer:
         return self.bundle.estimator if self.compiled is None else self.compiled
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the compiled form returned rows before it was found to differ."""
+        return self.compiled is not None and self.compiled.doubtful
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns of a prediction batch: key, as_of, scored_in, rejected, outputs."""
         return (*self.contract.key, AS_OF, SCORED_IN, REJECTED, *self.outputs)

@@ -79,6 +79,12 @@ class Sentinels:
         self._compare(pa.Table.from_batches(pieces[0::2]))
         return pa.concat_batches(pieces[1::2])
 
+    def absorb(self, compared: int, worst: str | None, skipped: str) -> None:
+        """Add what sentinels of the same bundle got in another pass."""
+        self.compared += compared
+        self.worst = self.worst if self.worst is not None else worst
+        self.skipped = self.skipped or skipped
+
     def _compare(self, found: pa.Table) -> None:
         self.compared += found.num_rows
         if self.worst is not None:

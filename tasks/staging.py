@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,12 +61,30 @@ class ReadBackDiffers(PrescoreError):
         )
 
 
+class Books(Protocol):
+    """What is written down in the transaction of the rows."""
+
+    def open(self, writer: Session) -> None:
+        """Begin the transaction."""
+
+    def close(self, writer: Session, tally: Tally) -> None:
+        """All rows are written; what comes next is the fence and the commit."""
+
+
 def stage(
-    run: Run, scorer: Scorer, objects: Objects, session: Session, selection: Selection, storage_id: int, tally: Tally
+    run: Run,
+    scorer: Scorer,
+    objects: Objects,
+    session: Session,
+    selection: Selection,
+    storage_id: int,
+    tally: Tally,
+    books: Books | None = None,
 ) -> None:
     """Stream the selected entities through the model into the next storage, in one transaction.
 
-    Memory is bounded by the batch. Entities without a feature row get a rejected row.
+    Memory is bounded by the batch. Entities without a feature row get a rejected row. ``books`` are kept in the same
+    transaction.
 
     Raises
     ------
@@ -77,7 +96,10 @@ def stage(
     assert run.snapshot is not None
     with open_session(run.url) as writer:
         target = _target(writer, scorer, objects.storage_name(storage_id))
-        writer.execute("BEGIN")
+        if books is None:
+            writer.execute("BEGIN")
+        else:
+            books.open(writer)
         sent = _FirstRows()
         try:
             what = f"Writing rows of {objects.pipeline}"
@@ -88,6 +110,8 @@ def stage(
             reached("copy.sent")
             if tally.rows < selection.selected:
                 _reject_missing(writer, session, run, scorer, objects, selection, storage_id, tally)
+            if books is not None:
+                books.close(writer, tally)
             _fence(writer, run)
             reached("copy.fenced")
             writer.execute("COMMIT")
@@ -167,7 +191,7 @@ def _feature_batches(
 def _statements(scorer: Scorer, run: Run, selection: Selection) -> Iterator[str]:
     assert run.snapshot is not None
     if selection.mode is Mode.FULL:
-        yield read_population_sql(scorer.pipeline, scorer.contract, run.snapshot.as_of)
+        yield read_population_sql(scorer.pipeline, scorer.contract, run.snapshot.as_of, selection.only)
         return
     for chunk in _to_score(selection):
         yield read_keys_sql(scorer.pipeline, scorer.contract, chunk)
@@ -211,7 +235,7 @@ def _reject_missing(
     definitions = ", ".join(f"{quote(c.name)} {c.postgres_type}" for c in key)
     writer.execute(load_query("create_expected_keys", {"key_definitions": definitions}))
     if selection.mode is Mode.FULL:
-        statement = population_keys(session, scorer.pipeline, key, run.snapshot.as_of)
+        statement = population_keys(session, scorer.pipeline, key, run.snapshot.as_of, selection.only)
         with session.stream(statement, scorer.pipeline.entity.query.origin) as batches:
             _copy_keys(writer, key, batches)
     else:
@@ -244,7 +268,7 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
     pipeline = scorer.pipeline
     key = scorer.contract.key
     with run.read_sources() as session:
-        entities = population_keys(session, pipeline, key, run.snapshot.as_of)
+        entities = population_keys(session, pipeline, key, run.snapshot.as_of, selection.only)
         candidates = [(pipeline.entity.query.origin, "duplicate_entity", entities)]
         candidates += [
             (pipeline.features.query.origin, "duplicate_features", statement)

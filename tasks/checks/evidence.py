@@ -18,6 +18,7 @@ from tasks.publishing import Staged
 from tasks.registry import ModelVersion
 from tasks.runs import Run, Snapshot
 from tasks.scoring import Scorer, Tally
+from tasks.shards import ONE_STREAM, Layout
 from tasks.slices import Slice
 from tasks.transport import Session
 from tasks.verdicts import History
@@ -65,6 +66,8 @@ class Evidence:
     #: What a person takes upon themselves in this run.
     waiver: Waiver | None = None
     selection: Selection | None = None
+    #: How a full run is cut into shards, and what it keeps of a run before.
+    layout: Layout = ONE_STREAM
     tally: Tally | None = None
     staged: Staged | None = None
     #: What was counted of each column beside what it is compared with, once it was read.
@@ -99,7 +102,8 @@ class Evidence:
     def data_as_of(self) -> datetime:
         """How old the data is: the minimum over required sources, or as_of where none is declared."""
         known = [at for at in self.watermarks.values() if at is not None]
-        return min([*known, self.snapshot.as_of])
+        kept = [] if self.layout.kept is None else [self.layout.kept.data_as_of, self.layout.kept.as_of]
+        return min([*known, *kept, self.snapshot.as_of])
 
 
 @dataclass(frozen=True, kw_only=True)

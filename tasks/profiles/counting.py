@@ -136,6 +136,8 @@ class ProfileCounter:
         self.model_profile = model_profile
         self._features: dict[str, _Counter] = {n: _counter(b) for n, b in model_profile.features.items()}
         self._outputs: dict[str, _Counter] = {n: _counter(b, sums=True) for n, b in model_profile.outputs.items()}
+        self._other_features: dict[str, ColumnCounts] = {}
+        self._other_outputs: dict[str, ColumnCounts] = {}
 
     def add(self, features: pa.RecordBatch, outputs: pa.RecordBatch) -> None:
         """Count a batch: features as the feature query returns them, outputs of the rows that were scored.
@@ -152,20 +154,29 @@ class ProfileCounter:
                 self._outputs[name] = _counter(ColumnBins.absent(name, values.type), sums=True)
             self._outputs[name].add(values)
 
+    def absorb(self, features: Mapping[str, ColumnCounts], outputs: Mapping[str, ColumnCounts]) -> None:
+        """Add what another counter of the same model counted."""
+        self._other_features = merged([self._other_features, features])
+        self._other_outputs = merged([self._other_outputs, outputs])
+
     @property
     def features(self) -> dict[str, ColumnCounts]:
         """What was counted of each feature."""
-        return {name: counter.counted() for name, counter in self._features.items()}
+        return merged([_counted(self._features), self._other_features])
 
     @property
     def outputs(self) -> dict[str, ColumnCounts]:
         """What was counted of each output."""
-        return {name: counter.counted() for name, counter in self._outputs.items()}
+        return merged([_counted(self._outputs), self._other_outputs])
 
     @property
     def rows(self) -> int:
         """Rows whose features were counted."""
-        return max((counter.rows for counter in self._features.values()), default=0)
+        return max((counts.rows for counts in self.features.values()), default=0)
+
+
+def _counted(counters: Mapping[str, _Counter]) -> dict[str, ColumnCounts]:
+    return {name: counter.counted() for name, counter in counters.items()}
 
 
 def _counter(bins: ColumnBins, *, sums: bool = False) -> _Counter:

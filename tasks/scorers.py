@@ -1,0 +1,45 @@
+"""The scorer of a pipeline: its queries described, its model loaded and checked by digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tasks import registry
+from tasks.bundle import preprocessed
+from tasks.compiled import CompiledEstimator, compile_bundle
+from tasks.features import describe, describe_changes
+from tasks.pipeline import Pipeline
+from tasks.registry import ModelVersion
+from tasks.scoring import Scorer
+from tasks.source_server import describing
+
+
+def load_scorer(
+    connection: sa.Connection, pipeline: Pipeline, source_url: str, version: int | None = None
+) -> tuple[Scorer, ModelVersion]:
+    """Load what turns a pipeline's feature rows into predictions; the connection's transaction is rolled back.
+
+    ``version`` is that of the model; without one, it is what the pipeline's alias names now.
+    """
+    with describing(connection, source_url) as sources:
+        contract = describe(sources, pipeline)
+        describe_changes(sources, pipeline)
+    model = registry.find_version(connection, pipeline.model.name, pipeline.model.alias if version is None else version)
+    bundle = registry.load_bundle(connection, pipeline.model.name, model.version, pipeline)
+    connection.rollback()
+    outputs = bundle.columns_for(pipeline.predictions)
+    preprocess = pipeline.preprocess_function()
+    scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
+    return scorer, model
+
+
+def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:
+    """Return the compiled form of a scorer's model; None where it has none, or where its golden rows tell nothing."""
+    bundle = scorer.bundle
+    try:
+        golden = bundle.prepare(preprocessed(bundle.golden, bundle.features, scorer.preprocess))
+    except Exception:  # the check of golden rows tells it
+        return None
+    return compile_bundle(bundle, golden, folder)
