@@ -358,7 +358,7 @@ def serve(pipe: Connection, place: Place, threads: int) -> None:
     """
     import signal
 
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
     parent = multiprocessing.parent_process()
