@@ -14,9 +14,10 @@
 /* Measured: 4 lanes take 1.5 times as long, 16 gain nothing. */
 #define LANES 8
 
-/* Rows travel in blocks that stay in the first cache, 32 KiB of them, beside the tree that is being walked. */
-#define BLOCK_VALUES 4096
-#define BLOCK_ROWS 256
+/* Rows go down one tree after the other in blocks of 1 MiB: a tree of a forest, which may be as large, is then fetched
+ * once for many rows. Measured on 50 trees of up to 46 levels: 32 KiB take four times as long; small trees do not mind. */
+#define BLOCK_VALUES 131072
+#define BLOCK_ROWS 16384
 
 typedef struct {
     double threshold;      /* of a split by categories: which set, as a whole number */
