@@ -43,6 +43,8 @@ class Comparison:
     #: By how much predictions differ at most, by what they were compared with.
     differences: dict[str, float] = field(default_factory=dict)
     expert: str = "expert_batches"
+    #: Why there is no compiled form; None when there is one.
+    not_compiled: str | None = None
 
     @property
     def usual_rows(self) -> int:
@@ -52,7 +54,14 @@ class Comparison:
     def warm_up(self) -> None:
         """Register the model, and let everybody run once."""
         register(self.bench, self.name)
+        self._full("compiled")
+        self.not_compiled = runs.why_not_compiled(self.bench, self.name)
+        if self.not_compiled is None:
+            runs.keep(self.bench, self.name)
         self._full("prescore")
+        if self.not_compiled is None:
+            found = runs.largest_difference(self.bench, self.name, f"kept_{self.name}")
+            self.differences["compiled"] = found
         self._script("usual", self.usual_rows)
         taken = {script: self._script(script, self.rows)["seconds"] for script in ("expert_batches", "expert_whole")}
         self.expert = min(taken, key=lambda script: taken[script])
@@ -62,12 +71,16 @@ class Comparison:
 
     def entries(self, number: int, *, last: bool) -> list[Callable[[], None]]:
         """Return what this model does in a round."""
-        return [
+        found = [
             lambda: self._prescore(number, last=last),
             lambda: self._keep("usual", self._script("usual", self.usual_rows)),
             lambda: self._keep("expert", self._script(self.expert, self.rows)),
-            lambda: self._keep("limit", run_process(self.bench, "limit", [self.name, "--rows", self.rows])),
+            lambda: self._keep("limit", self._limit()),
         ]
+        if self.not_compiled is None:
+            found.insert(1, lambda: self._keep("compiled", self._full("compiled")))
+            found.append(lambda: self._keep("limit compiled", self._limit("--compiled")))
+        return found
 
     def as_json(self) -> Found:
         """Return everything that was measured."""
@@ -77,6 +90,7 @@ class Comparison:
             "rollback": self.returned,
             "differences": self.differences,
             "expert": self.expert,
+            "not_compiled": self.not_compiled,
         }
 
     def _prescore(self, number: int, *, last: bool) -> None:
@@ -95,7 +109,7 @@ class Comparison:
 
     def _full(self, form: str) -> Found:
         runs.settle(self.bench)
-        found = runs.run(self.bench, self.name, full=True)
+        found = runs.run(self.bench, self.name, full=True, compiled=form == "compiled")
         self.say(f"{self.name}: {form} {found['seconds']:.2f} s")
         return found
 
@@ -103,6 +117,12 @@ class Comparison:
         runs.settle(self.bench)
         found = run_process(self.bench, "scripts", [script, self.name, "--rows", rows])
         self.say(f"{self.name}: {script} {found['seconds']:.2f} s for {rows:,} rows")
+        return found
+
+    def _limit(self, *options: str) -> Found:
+        runs.settle(self.bench)
+        found = run_process(self.bench, "limit", [self.name, "--rows", self.rows, *options])
+        self.say(f"{self.name}: limit {' '.join(options)} {found['seconds']:.2f} s")
         return found
 
     def _changed(self, share: float, seed: int) -> None:

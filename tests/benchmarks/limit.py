@@ -9,6 +9,8 @@ seconds, of Python and of PostgreSQL:
 - ``decode``: the same rows fetched into Arrow batches. Python's CPU seconds count, which include receiving them.
 - ``frame``, ``transform``, ``predict``: batch by batch, Arrow to a frame, the fitted ColumnTransformer, the model. Python's
   count.
+  ``--compiled`` leaves out the frame, encodes dictionary codes instead of rows, and walks the trees with one thread of
+  compiled code.
 - ``write``: key and prediction in one COPY. Both count.
 - ``key``: the primary key. Both count.
 
@@ -24,18 +26,21 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tasks import embedded
 from tests.benchmarks.bench import Bench, Spent, current, load_libraries, openmp_threads, spending, tell
 from tests.benchmarks.scripts import SELECT, frame_of
-from tests.benchmarks.table import model_file
+from tests.benchmarks.table import FLOATS, TEXTS, model_file
 
 STAGES = ("read", "decode", "frame", "transform", "predict", "write", "key")
 #: Bytes of a batch: the largest that were not slower in the caches of the processor than smaller ones.
 BATCH_BYTES = 8 * 1024 * 1024
 #: Stages that one thread cannot share with another.
 _ALONE = ("read", "decode", "frame", "transform", "write")
+#: The table that stages write into.
+TARGET = "limited"
 
 
 def counted(stage: str, found: Mapping[str, float]) -> float:
@@ -70,7 +75,59 @@ def _added(spent: Spent, bench: Bench) -> Iterator[None]:
         setattr(spent, name, getattr(spent, name) + value)
 
 
-def measure(bench: Bench, name: str, rows: int) -> dict[str, Spent]:
+class ByScikitLearn:
+    """The stages between reading and writing, each as scikit-learn does it."""
+
+    def __init__(self, estimator: Any) -> None:
+        self._columns, self._model = estimator["columns"], estimator["model"]
+
+    def frame(self, batch: Any) -> Any:
+        """Arrow to what the encoder takes."""
+        return frame_of(batch)
+
+    def transform(self, frame: Any) -> Any:
+        """Encode it."""
+        return self._columns.transform(frame)
+
+    def predict(self, matrix: Any) -> Any:
+        """Return probabilities."""
+        return self._model.predict_proba(matrix)[:, 1]
+
+
+class ByCompiledCode:
+    """The same with compiled trees: no frame, and encoders are asked for each value once."""
+
+    def __init__(self, estimator: Any, folder: Path) -> None:
+        import pandas as pd
+
+        from tasks.compiled.forests import read_ensemble
+        from tasks.compiled.kernel import load_kernel
+
+        encoder = estimator["columns"].named_transformers_["texts"]
+        self._known = [pd.Index(values) for values in encoder.categories_]
+        self._ensemble = read_ensemble(estimator["model"])
+        self._kernel = load_kernel(folder).bind(self._ensemble.forest)
+
+    def frame(self, batch: Any) -> Any:
+        """Nothing to do."""
+        return batch
+
+    def transform(self, batch: Any) -> Any:
+        """Return a column for each feature: numbers as they lie in Arrow, codes of texts by their values."""
+        columns = []
+        for name, known in zip(TEXTS, self._known, strict=True):
+            codes = batch.column(name).dictionary_encode()
+            numbers = known.get_indexer(codes.dictionary.to_numpy(zero_copy_only=False)).astype(float)
+            columns.append(numbers[codes.indices.to_numpy()])
+        return columns + [batch.column(name).to_numpy() for name in FLOATS]
+
+    def predict(self, columns: Any) -> Any:
+        """Return probabilities."""
+        sums, _ = self._kernel.sums(columns)
+        return self._ensemble.methods["predict_proba"](sums)[:, 1]
+
+
+def measure(bench: Bench, name: str, rows: int, *, compiled: bool = False) -> dict[str, Spent]:
     """Do each stage alone and return what it took."""
     import joblib
     import pyarrow as pa
@@ -82,15 +139,19 @@ def measure(bench: Bench, name: str, rows: int) -> dict[str, Spent]:
     with _added(spent["decode"], bench):
         _fetch(bench, statement, lambda batch: None)
     estimator = joblib.load(model_file(bench.folder, name))
+    folder = bench.world.settings.data_dir / "compiled"
+    work = ByCompiledCode(estimator, folder) if compiled else ByScikitLearn(estimator)
     predicted: list[pa.RecordBatch] = []
 
     def predict(batch: pa.RecordBatch) -> None:
+        if not predicted:  # what is only done once is no part of a stage
+            work.predict(work.transform(work.frame(batch.slice(0, 1_000))))
         with _added(spent["frame"], bench):
-            frame = frame_of(batch)
+            frame = work.frame(batch)
         with _added(spent["transform"], bench):
-            matrix = estimator["columns"].transform(frame)
+            matrix = work.transform(frame)
         with _added(spent["predict"], bench):
-            p = estimator["model"].predict_proba(matrix)[:, 1]
+            p = work.predict(matrix)
         predicted.append(pa.RecordBatch.from_arrays([batch.column("id"), pa.array(p)], names=["id", "p"]))
 
     _fetch(bench, statement, predict)
@@ -118,12 +179,12 @@ def _write(bench: Bench, predicted: list[Any], write: Spent, key: Spent) -> None
     from adbc_driver_postgresql import dbapi
 
     with dbapi.connect(bench.url) as connection, connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS bench.limited")
+        cursor.execute(f"DROP TABLE IF EXISTS bench.{TARGET}")
         with _added(write, bench):
             reader = pa.RecordBatchReader.from_batches(predicted[0].schema, predicted)
-            cursor.adbc_ingest("limited", reader, mode="create", db_schema_name="bench")
+            cursor.adbc_ingest(TARGET, reader, mode="create", db_schema_name="bench")
         with _added(key, bench):
-            cursor.execute("ALTER TABLE bench.limited ADD PRIMARY KEY (id)")
+            cursor.execute(f"ALTER TABLE bench.{TARGET} ADD PRIMARY KEY (id)")
         connection.commit()
 
 
@@ -132,10 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--compiled", action="store_true")
     asked = parser.parse_args()
     bench = current()
     load_libraries()
-    stages = {stage: spent.as_json() for stage, spent in measure(bench, asked.model, asked.rows).items()}
+    found = measure(bench, asked.model, asked.rows, compiled=asked.compiled)
+    stages = {stage: spent.as_json() for stage, spent in found.items()}
     cores = os.cpu_count() or 1
     tell(
         {
@@ -143,7 +206,7 @@ def main() -> None:
             "seconds": shortest(stages, cores),
             "cpu": sum(counted(stage, found) for stage, found in stages.items()),
             "rows": asked.rows,
-            "threads": openmp_threads(),
+            "threads": 1 if asked.compiled else openmp_threads(),
         }
     )
 

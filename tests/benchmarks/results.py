@@ -93,7 +93,7 @@ def heading(results: Mapping[str, Any]) -> str:
 def full_table(name: str, model: Found) -> Table:
     """Return the table of full runs, scripts and limits."""
     full = model["full"]
-    table = _table(
+    table = plain_table(
         f"{name}: all rows",
         "",
         "rows",
@@ -134,7 +134,7 @@ def _both(stages: Mapping[str, Found]) -> dict[str, float]:
 def stages_table(name: str, model: Found) -> Table:
     """Return the table of the stages, each alone."""
     limits = [who for who in ("limit", "limit compiled") if who in model["full"]]
-    table = _table(f"{name}: each stage alone", "stage", *_columns_of_stages(limits))
+    table = plain_table(f"{name}: each stage alone", "stage", *_columns_of_stages(limits))
     for stage in STAGES:
         cells = [stage]
         for who in limits:
@@ -153,13 +153,14 @@ def _columns_of_stages(limits: Sequence[str]) -> list[str]:
 
 
 def incremental_table(name: str, model: Found) -> Table:
-    """Return the table of incremental runs, compared with the full run."""
-    table = _table(
+    """Return the table of incremental runs of scikit-learn's form, compared with full runs."""
+    forms = [who for who in ("prescore", "compiled") if who in model["full"]]
+    table = plain_table(
         f"{name}: incremental",
         "changed",
         "rows scored",
         "seconds",
-        "of a full run's",
+        *(f"of {TITLES[who]}" for who in forms),
         "CPU s Python",
         "CPU s PostgreSQL",
         "publish s",
@@ -169,12 +170,12 @@ def incremental_table(name: str, model: Found) -> Table:
     )
     everything = model["full"]["prescore"]
     for share, found in [("all", everything), *model["incremental"].items()]:
-        part = median(found, "seconds") / median(everything, "seconds")
+        times = [median(model["full"][who], "seconds") / median(found, "seconds") for who in forms]
         table.add_row(
             share if share == "all" else f"{float(share):.1%}",
             f"{median(found, 'rows'):,.0f}",
             spread(found, "seconds"),
-            "" if share == "all" else f"1/{1 / part:.1f}",
+            *("" if share == "all" else f"1/{one:.1f}" for one in times),
             spread(found, "python"),
             spread(found, "backends"),
             spread(found, "publish", 3),
@@ -193,13 +194,15 @@ def remarks(model: Found) -> list[str]:
         found.append(f"Rollback {back} s, resume {again} s.")
     compared = ", ".join(f"{who} {value:.1g}" for who, value in model["differences"].items())
     found.append(f"Predictions differ at most by, from those of prescore's full run: {compared or 'not compared'}.")
+    if model["not_compiled"] is not None:
+        found.append(f"There is no compiled form: {model['not_compiled']}.")
     found.append(f"The expert's script is the faster one of two: {model['expert'].replace('expert_', '')}.")
     return found
 
 
 def lookups_table(lookups: Mapping[str, Mapping[str, Found]]) -> Table:
     """Return the table of lookups, by protocol and statement."""
-    table = _table("lookups of one row, µs", "", "protocol", "p50", "p99", "x bare", "x bare at p99", "lookups")
+    table = plain_table("lookups of one row, µs", "", "protocol", "p50", "p99", "x bare", "x bare at p99", "lookups")
     for protocol, statements in lookups.items():
         bare = statements["bare"]
         for name, found in statements.items():
@@ -210,7 +213,8 @@ def lookups_table(lookups: Mapping[str, Mapping[str, Found]]) -> Table:
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def plain_table(title: str, *columns: str) -> Table:
+    """Return an empty table; all columns but the first are numbers."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", caption_justify="left")
     for position, column in enumerate(columns):
         table.add_column(column, justify="right" if position else "left")

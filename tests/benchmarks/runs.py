@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.database import connect, raw_execute
+from tasks.settings import read_settings
 from tasks.stopwatch import Nobody
 from tests.benchmarks.bench import (
     OWN_LIBRARIES,
@@ -38,9 +39,19 @@ class RunsDiffer(Exception):
 # Asked for by the one that measures --------------------------------------------------------------------------------
 
 
-def run(bench: Bench, name: str, *, full: bool, environ: dict[str, str] | None = None) -> dict[str, Any]:
-    """Score once in a process of its own and return what it took and what it did."""
+def run(bench: Bench, name: str, *, full: bool, compiled: bool = False) -> dict[str, Any]:
+    """Score once in a process of its own, by scikit-learn or by compiled code, and return what it took and what it did."""
+    environ = {"PRESCORE_COMPILED": "true" if compiled else "false"}
     return run_process(bench, "runs", [name, *(["--full"] if full else [])], environ)
+
+
+def why_not_compiled(bench: Bench, name: str) -> str | None:
+    """Return why a run that might have used compiled code did not; None when it did."""
+    from tasks.compiled.form import read_form
+
+    (digest,) = bench.world.rows(f"SELECT digest FROM prescore.models WHERE model = '{name}'")[0]
+    form = read_form(bench.world.settings.compiled_dir, digest)
+    return None if form.compiled_rows is not None else form.why_not
 
 
 def go_back(bench: Bench, name: str) -> dict[str, Any]:
@@ -119,11 +130,12 @@ def score_once(bench: Bench, name: str, *, full: bool) -> dict[str, Any]:
     import tasks.publishing
     from flows.score import score
 
+    settings = read_settings()
     moved = [0.0]
     tasks.publishing.publish = _timed(tasks.publishing.publish, moved)
     threads = _Threads()
     with spending(bench.data_dir) as spent:
-        summary = score(bench.world.settings, name, full=full, watcher=threads)
+        summary = score(settings, name, full=full, watcher=threads)
     if summary.status != "published":
         sys.exit(summary.message)
     return {

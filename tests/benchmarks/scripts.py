@@ -71,15 +71,19 @@ SCRIPTS: dict[str, Callable[[str, Path, int, str], None]] = {
 
 
 def frame_of(batch: Any) -> Any:
-    """Return what scikit-learn takes fastest: text as objects, which its encoders need, and numbers as they lie in Arrow.
+    """Return what scikit-learn takes fastest: numbers as they lie in Arrow, text as objects, each value only once.
 
-    Measured: with pandas' own text type (``to_pandas()``) encoding takes twice as long, with categoricals as well.
+    Measured per 45,000 rows, frame and OrdinalEncoder: 0.026 s; 0.036 s with an object for each row; about 0.05 s with
+    pandas' own text type (``to_pandas()``) or with categoricals, which the encoder turns into objects itself.
     """
     import pandas as pd
 
-    columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS}
-    texts = {name: pd.Series(columns[name], dtype=object) for name in TEXTS}
-    return pd.DataFrame({**columns, **texts}, columns=list(COLUMNS), copy=False)
+    columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in FLOATS}
+    for name in TEXTS:
+        codes = batch.column(name).dictionary_encode()
+        values = codes.dictionary.to_numpy(zero_copy_only=False)
+        columns[name] = pd.Series(values[codes.indices.to_numpy()], dtype=object)
+    return pd.DataFrame(columns, columns=list(COLUMNS), copy=False)
 
 
 def _predicted(estimator: Any, batch: Any, schema: Any) -> Any:

@@ -71,6 +71,7 @@ def test_tables_say_how_much_faster_than_whom(rounds: int) -> None:
         "rollback": [{"rollback": 0.2, "resume": 0.01}] * rounds,
         "differences": {"expert": 0.0},
         "expert": "expert_whole",
+        "not_compiled": "there is no C compiler on this machine",
     }
     machine = {"cores": 2, "processor": "a", "nice": 0, "python": "3", "libraries": {}, "openmp": {}}
     found = {
@@ -89,3 +90,4 @@ def test_tables_say_how_much_faster_than_whom(rounds: int) -> None:
     (prescore,) = (line for line in text.splitlines() if line.strip().startswith("prescore, scikit-learn"))
     assert all(ratio in prescore for ratio in ("10.00", "1.50", "1.20"))
     assert "1/20.0" in text
+    assert "There is no compiled form: there is no C compiler on this machine." in text
