@@ -5,7 +5,8 @@
 
 It makes a table of N entities (bigint key, 3 text and 16 float columns, updated_at; seeded) in an embedded PostgreSQL of
 its own and registers two models: 100 boosted trees over ordinal codes, and a logistic regression over one-hot columns and
-scaled numbers. Everything is removed at the end. Everybody runs in each round, in turns; see ``comparison``, ``scripts``
+scaled numbers. Everything is removed at the end. ``--only publication`` measures what readers notice of publications
+instead, ``--only sampling`` says where the CPU goes. Everybody runs in each round, in turns; see ``comparison``, ``scripts``
 and ``limit`` for who they are. Ratios are what counts: seconds are those of this machine in this minute.
 """
 
@@ -15,19 +16,23 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from tests.benchmarks import readers, results
+from tests.benchmarks import publication, readers, results, sampling
 from tests.benchmarks.bench import Bench, load_average, machine, opened
 from tests.benchmarks.comparison import Comparison, compare
-from tests.benchmarks.table import MODELS, make_table
+from tests.benchmarks.table import MODELS, make_table, register
 
-#: What may be asked for alone.
-PARTS = ("full", "incremental", "rollback", "lookups")
+#: What is measured unless something is asked for alone.
+USUAL_PARTS = ("full", "incremental", "rollback", "lookups")
+#: What is only measured when it is asked for: each is a benchmark of its own, too.
+OTHER_PARTS = ("publication", "sampling")
+PARTS = (*USUAL_PARTS, *OTHER_PARTS)
 #: What is looked up: bare, and as a reader would.
 LOOKUPS = ("bare", "view", "usable", "function")
 
@@ -35,16 +40,30 @@ LOOKUPS = ("bare", "view", "usable", "function")
 def main() -> None:
     """Measure what was asked for, print the tables, write the figures."""
     asked = options().parse_args()
-    parts = asked.only or list(PARTS)
+    parts = asked.only or list(USUAL_PARTS)
+    models = asked.models or list(MODELS)
     began = time.perf_counter()
 
     def say(text: str) -> None:
         sys.stderr.write(f"{time.perf_counter() - began:7.1f} s  {text}\n")
 
-    with opened() as bench:
-        found = measure(bench, asked.rows, asked.repeat, asked.models or list(MODELS), parts, asked.seconds, say)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    results.show(console, found)
+    console = Console(width=None if sys.stdout.isatty() else 210)
+    found: dict[str, Any] = {}
+    if set(parts) & set(USUAL_PARTS):
+        with opened() as bench:
+            found = measure(bench, asked.rows, asked.repeat, models, parts, asked.seconds, say)
+        results.show(console, found)
+    if "publication" in parts:
+        published = publication.measure(asked.rows, seconds=asked.seconds, runs=asked.repeat)
+        console.print("\n".join(published.lines()), highlight=False, markup=False)
+        found["publication"] = asdict(published)
+    if "sampling" in parts:
+        with opened() as bench:
+            make_table(bench.world, asked.rows)
+            for name in models:
+                register(bench, name)
+                for compiled in (False, True):
+                    sampling.show(console, sampling.sample(bench, name, compiled=compiled), name, compiled=compiled)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -56,7 +75,7 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--repeat", type=int, default=3, help="rounds; medians need three")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="default: everything")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help=f"default: {', '.join(USUAL_PARTS)}")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), help="default: both")
     parser.add_argument("--seconds", type=float, default=10, help="of lookups, for each protocol")
     parser.add_argument("--json", type=Path, help="file for all figures of all rounds")

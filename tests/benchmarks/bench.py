@@ -120,9 +120,9 @@ class Spent:
         """CPU seconds, of Python and of PostgreSQL."""
         return self.python + self.backends
 
-    def as_json(self, before: str = "") -> dict[str, float]:
-        """Return the three figures by name."""
-        return {f"{before}{name}": value for name, value in vars(self).items()}
+    def as_json(self) -> dict[str, float]:
+        """Return all figures by name."""
+        return {**vars(self), "cpu": self.cpu}
 
 
 @contextmanager

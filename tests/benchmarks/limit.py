@@ -206,7 +206,7 @@ def main() -> None:
             "seconds": shortest(stages, cores),
             "cpu": sum(counted(stage, found) for stage, found in stages.items()),
             "rows": asked.rows,
-            "threads": 1 if asked.compiled else openmp_threads(),
+            "threads": f"1 x {1 if asked.compiled else openmp_threads()}",
         }
     )
 

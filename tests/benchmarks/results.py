@@ -49,12 +49,11 @@ def faster(mine: Sequence[Found], other: Sequence[Found]) -> str:
     return _ratio(per_row[1] / per_row[0], rounds)
 
 
-def slower(mine: Sequence[Found], other: Sequence[Found]) -> str:
-    """Return how many times the seconds of another, per row: the ratio of the medians, and those of the single rounds."""
-    per_row = [median(found, "seconds") / median(found, "rows") for found in (mine, other)]
+def times(mine: Sequence[Found], other: Sequence[Found], figure: str) -> str:
+    """Return how many times a figure of another, per row: the ratio of the medians, and those of the single rounds."""
+    per_row = [median(found, figure) / median(found, "rows") for found in (mine, other)]
     rounds = [
-        (own["seconds"] / own["rows"]) / (theirs["seconds"] / theirs["rows"])
-        for own, theirs in zip(mine, other, strict=True)
+        (own[figure] / own["rows"]) / (theirs[figure] / theirs["rows"]) for own, theirs in zip(mine, other, strict=True)
     ]
     return _ratio(per_row[0] / per_row[1], rounds)
 
@@ -107,6 +106,7 @@ def full_table(name: str, model: Found) -> Table:
         "x usual",
         "x expert's",
         "x time of limit",
+        "x CPU of limit",
     )
     for who in (who for who in TITLES if who in full):
         found = full[who]
@@ -114,13 +114,13 @@ def full_table(name: str, model: Found) -> Table:
         cells = [TITLES[who], f"{found[0]['rows']:,}", spread(found, "seconds"), f"{rate:,.0f}"]
         if who.startswith("limit"):
             counting = [_both(one["stages"]) for one in found]
-            cells += [spread(counting, "python"), spread(counting, "backends"), "", "", ""]
+            cells += [f"{median(counting, side):,.2f}" for side in ("python", "backends")] + [""] * 3
         else:
-            cells += [spread(found, "python"), spread(found, "backends")]
-            cells += [f"{median(found, 'memory') / 1e6:,.0f}", spread(found, "process"), f"{found[0]['threads']}"]
+            cells += [f"{median(found, side):,.2f}" for side in ("python", "backends")]
+            cells += [f"{median(found, 'memory') / 1e6:,.0f}", f"{median(found, 'process'):,.2f}", found[0]["threads"]]
         cells += [faster(found, full[other]) if other in full else "" for other in ("usual", "expert")]
         limit = _LIMITS.get(who, "limit")
-        cells.append(slower(found, full[limit]) if limit in full else "")
+        cells += [times(found, full[limit], name) if limit in full else "" for name in ("seconds", "cpu")]
         table.add_row(*cells)
     return table
 
@@ -139,7 +139,7 @@ def stages_table(name: str, model: Found) -> Table:
         cells = [stage]
         for who in limits:
             found = [one["stages"][stage] for one in model["full"][who]]
-            cells += [spread(found, "seconds"), spread(found, "python"), spread(found, "backends")]
+            cells += [f"{median(found, figure):,.2f}" for figure in ("seconds", "python", "backends")]
             counts = [{"counts": counted(stage, one)} for one in found]
             cells.append(spread(counts, "counts") + (" *" if longest_alone(stage, found[0]) else ""))
         table.add_row(*cells)
@@ -176,12 +176,12 @@ def incremental_table(name: str, model: Found) -> Table:
             f"{median(found, 'rows'):,.0f}",
             spread(found, "seconds"),
             *("" if share == "all" else f"1/{one:.1f}" for one in times),
-            spread(found, "python"),
-            spread(found, "backends"),
+            f"{median(found, 'python'):,.2f}",
+            f"{median(found, 'backends'):,.2f}",
             spread(found, "publish", 3),
             spread(found, "move", 3),
             f"{median(found, 'memory') / 1e6:,.0f}",
-            spread(found, "process"),
+            f"{median(found, 'process'):,.2f}",
         )
     return table
 

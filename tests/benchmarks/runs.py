@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from tasks.database import connect, raw_execute
 from tasks.settings import read_settings
-from tasks.stopwatch import Nobody
 from tests.benchmarks.bench import (
     OWN_LIBRARIES,
     Bench,
@@ -115,27 +115,40 @@ def largest_difference(bench: Bench, name: str, other: str, rows: int | None = N
 # In a process of its own -------------------------------------------------------------------------------------------
 
 
-class _Threads(Nobody):
-    """A watcher that notes with how many threads the model computes."""
+class _Threads:
+    """Notes which threads the model predicts in, and with how many threads of OpenMP each."""
 
     def __init__(self) -> None:
-        self.most = 0
+        self._own: set[int] = set()
+        self._openmp = 0
 
-    def rows(self, done: int, total: int) -> None:
-        self.most = max(self.most, openmp_threads())
+    def watch(self, predict: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the same function, watched."""
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            self._own.add(threading.get_ident())
+            self._openmp = max(self._openmp, openmp_threads())
+            return predict(*arguments, **named)
+
+        return watched
+
+    def __str__(self) -> str:
+        return f"{len(self._own)} x {self._openmp}"
 
 
 def score_once(bench: Bench, name: str, *, full: bool) -> dict[str, Any]:
     """Score in this process and return what it took; the program ends when nothing was published."""
     import tasks.publishing
+    import tasks.scoring
     from flows.score import score
 
     settings = read_settings()
     moved = [0.0]
     tasks.publishing.publish = _timed(tasks.publishing.publish, moved)
     threads = _Threads()
+    tasks.scoring.predict_outputs = threads.watch(tasks.scoring.predict_outputs)
     with spending(bench.data_dir) as spent:
-        summary = score(settings, name, full=full, watcher=threads)
+        summary = score(settings, name, full=full)
     if summary.status != "published":
         sys.exit(summary.message)
     return {
@@ -144,8 +157,8 @@ def score_once(bench: Bench, name: str, *, full: bool) -> dict[str, Any]:
         "population": summary.population,
         "mode": str(summary.mode),
         "because": summary.because,
-        "threads": threads.most,
-        "steps": {timing.step: timing.seconds for timing in summary.timings},
+        "threads": str(threads),
+        "cost": None if summary.cost is None else summary.cost.as_json(),
         "publish": sum(timing.seconds for timing in summary.timings if timing.step == "publish"),
         "move": moved[0],
     }

@@ -30,6 +30,11 @@ RATE = 100
 MOST = 30
 #: A thread's line in py-spy's output: its number, and its name where it has one.
 _THREAD = re.compile(r"^thread \([^)]*\)(?:: (?P<name>.*))?$")
+#: Frames near the end of a stack that waits: py-spy takes a thread that waits in C for one that works now and then.
+_WAITING = re.compile(
+    r"^(poll|select|epoll_wait|.*_wait|.*timedwait|.*acquire_lock.*|take_gil|PyEval_RestoreThread|lock_.*) ?"
+)
+_NEAR_THE_END = 4
 #: What has to be in a stack of the main thread to count.
 _WITHIN = "score_once"
 
@@ -39,7 +44,7 @@ class Samples:
     """How often something was on a core."""
 
     threads: Counter[str] = field(default_factory=Counter)
-    #: By the function itself, not by what called it.
+    #: By the function itself, not by what called it; what a library has no name for counts for its caller.
     functions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
@@ -54,20 +59,25 @@ class Samples:
         for line in text.splitlines():
             stack, _, number = line.rpartition(" ")
             frames = [frame.strip() for frame in stack.split(";") if not frame.startswith("process ")]
-            thread = "main"
+            thread = "MainThread"
             if frames and (named := _THREAD.match(frames[0])):
-                thread = (named["name"] or "unnamed").strip('"')
+                thread = (named["name"] or thread).strip('"')
                 frames = frames[1:]
-            if not frames or (thread in ("main", "MainThread") and not any(_WITHIN in frame for frame in frames)):
+            waits = any(_WAITING.match(frame) for frame in frames[-_NEAR_THE_END:])
+            elsewhere = thread == "MainThread" and not any(_WITHIN in frame for frame in frames)
+            if not frames or waits or elsewhere:
                 continue
             found.threads[thread] += int(number)
-            found.functions[thread, frames[-1]] += int(number)
+            named_frames = [frame for frame in frames if not frame.startswith("0x")]
+            found.functions[thread, (named_frames or frames)[-1]] += int(number)
         return found
 
 
 def sample(bench: Bench, name: str, *, compiled: bool, flame: Path | None = None) -> Samples:
     """Score everybody under py-spy, after a run that fills empty storages, and return what it saw."""
-    found = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{sys.exec_prefix}/bin") or shutil.which("py-spy")
+    found = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{sys.exec_prefix}/bin") or shutil.which(
+        "py-spy"
+    )
     if found is None:
         raise SystemExit("py-spy is not installed: uv run --group bench python -m tests.benchmarks.sampling")
     environ = {**bench.environ, "PRESCORE_COMPILED": "true" if compiled else "false"}
@@ -86,6 +96,14 @@ def _record(command: list[str], environ: dict[str, str]) -> None:
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
+
+
+def show(console: Console, samples: Samples, name: str, *, compiled: bool) -> None:
+    """Print where the CPU went."""
+    form = "compiled trees" if compiled else "scikit-learn"
+    console.print(f"{name}, {form}: {samples.total / RATE:.1f} s on a core ({RATE} samples a second)", highlight=False)
+    for table in tables(samples):
+        console.print(table)
 
 
 def tables(samples: Samples) -> list[Table]:
@@ -111,10 +129,7 @@ def main() -> None:
         make_table(bench.world, asked.rows)
         register(bench, asked.model)
         found = sample(bench, asked.model, compiled=asked.compiled, flame=asked.flame)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(f"{asked.model}, {asked.rows:,} rows: {found.total / RATE:.1f} s on a core in {RATE} samples a second")
-    for table in tables(found):
-        console.print(table)
+    show(Console(width=None if sys.stdout.isatty() else 160), found, asked.model, compiled=asked.compiled)
 
 
 if __name__ == "__main__":

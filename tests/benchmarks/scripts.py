@@ -118,7 +118,7 @@ def main() -> None:
         SCRIPTS[asked.script](
             bench.url, model_file(bench.folder, asked.model), asked.rows, f"{asked.script}_{asked.model}"
         )
-    tell({**spent.as_json(), "rows": asked.rows, "threads": openmp_threads()})
+    tell({**spent.as_json(), "rows": asked.rows, "threads": f"1 x {openmp_threads()}"})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import limit, results
+from tests.benchmarks import limit, results, sampling
 
 
 def stages(**changed: tuple[float, float]) -> dict[str, dict[str, float]]:
@@ -42,9 +42,10 @@ def round_of(seconds: float, rows: int = 1_000) -> dict[str, Any]:
         "rows": rows,
         "python": 1.0,
         "backends": 1.0,
+        "cpu": 2.0,
         "memory": 10**8,
         "process": 9.0,
-        "threads": 2,
+        "threads": "2 x 1",
         "publish": 0.1,
         "move": 0.01,
     }
@@ -53,12 +54,12 @@ def round_of(seconds: float, rows: int = 1_000) -> dict[str, Any]:
 def test_ratios_compare_rows_per_second_of_the_same_round() -> None:
     mine, other = [round_of(1.0), round_of(2.0), round_of(9.0)], [round_of(2.0, 100) for _ in range(3)]
     assert results.faster(mine, other) == "10.00 (2.22–20.00)"
-    assert results.slower(mine, other) == "0.10 (0.05–0.45)"
+    assert results.times(mine, other, "seconds") == "0.10 (0.05–0.45)"
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_tables_say_how_much_faster_than_whom(rounds: int) -> None:
-    bounds = {"stages": stages(), "seconds": 3.5, "rows": 1_000}
+    bounds = {"stages": stages(), "seconds": 3.5, "cpu": 7.0, "rows": 1_000}
     full: dict[str, list[dict[str, Any]]] = {
         "prescore": [round_of(4.2)] * rounds,
         "usual": [round_of(42.0)] * rounds,
@@ -85,9 +86,21 @@ def test_tables_say_how_much_faster_than_whom(rounds: int) -> None:
         "load_after": 1.0,
     }
     printed = io.StringIO()
-    results.show(Console(width=220, file=printed), found)
+    results.show(Console(width=300, file=printed), found)
     text = printed.getvalue()
     (prescore,) = (line for line in text.splitlines() if line.strip().startswith("prescore, scikit-learn"))
     assert all(ratio in prescore for ratio in ("10.00", "1.50", "1.20"))
     assert "1/20.0" in text
     assert "There is no compiled form: there is no C compiler on this machine." in text
+
+
+def test_samples_are_those_of_scoring_in_all_threads() -> None:
+    raw = """\
+process 7:"python";thread (7): "MainThread";main (runs.py);load_libraries (bench.py) 40
+process 7:"python";thread (7): "MainThread";main (runs.py);score_once (runs.py);copy (transport.py) 10
+process 7:"python";thread (8): "prescore predict";_predict (scoring.py);predict_proba (gb.py) 30
+process 7:"python";thread (8): "prescore predict";get (queue.py);PyThread_acquire_lock_timed;0x7f97 (libc.so.6) 20
+"""
+    found = sampling.Samples.read(raw)
+    assert found.threads == {"MainThread": 10, "prescore predict": 30}
+    assert found.functions[("prescore predict", "predict_proba (gb.py)")] == 30
