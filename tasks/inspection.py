@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from tasks import plans, slices
-from tasks.columns import whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.features import AS_OF, FeatureContract, key_list, read_keys_sql
@@ -18,6 +17,7 @@ from tasks.pipeline import Pipeline, Source, UserQuery
 from tasks.plans import WholeRead
 from tasks.population import population_keys
 from tasks.slices import Watermark
+from tasks.source_server import LONGEST_TRANSACTION
 from tasks.transport import Session
 
 # Entities that are probed at two instants; a year apart, so that windows and histories differ.
@@ -182,6 +182,13 @@ class _Look:
                     f"{self.place(features)}: {_read_whole(read)} for the features of a single entity: no index begins with "
                     f"{' or '.join(read.columns)}, and an incremental run costs as much as a full one. {read.remedy}"
                 )
+            for read in plans.read_whole_for_groups(plan):
+                (column,) = read.columns
+                self.warnings.append(
+                    f"{self.place(features)}: {_read_whole(read)} for the features of a single entity: its rows are grouped or "
+                    f"numbered by {column} before they meet batch, and no index helps there. Join batch within the subquery, "
+                    f"or make it LATERAL{_with_index(read)}"
+                )
         if changes is None:
             return
         fragments = {
@@ -204,6 +211,11 @@ class _Look:
             )
             self.warnings.append(
                 f"{self.place(changes)}: {_read_whole(read)} in each incremental run, to find what changed: {missing}"
+            )
+        for read in plans.read_whole_for_keys(plan):
+            self.warnings.append(
+                f"{self.place(changes)}: {_read_whole(read)} in each incremental run, to find whose rows changed: no index "
+                f"begins with {' or '.join(read.columns)}. {read.remedy}"
             )
 
     def at_source(self, source: Source) -> None:
@@ -237,16 +249,38 @@ class _Look:
             )
 
     def at_rights(self) -> None:
-        """What the role may see of others."""
-        if not whole(self.session.table(load_query("sees_transactions")), "sees")[0].as_py():
+        """What the role may see of others, and whether a standby keeps what a run reads."""
+        found = self.session.table(load_query("sees_transactions")).to_pylist()[0]
+        if found["standby"]:
+            self._at_standby(feedback=found["feedback"], delay=found["delay"])
+        elif not found["sees"]:
             self.warnings.append(
                 "this role may not see when other transactions started, so that rows they commit late can be missed by "
                 "incremental runs. GRANT pg_read_all_stats to it, or declare late_by in [[source]]"
             )
 
+    def _at_standby(self, *, feedback: bool, delay: str) -> None:
+        if not any(source.late_by for source in self.pipeline.sources) and self.pipeline.features.changes is not None:
+            minutes = LONGEST_TRANSACTION.total_seconds() / 60
+            self.warnings.append(
+                "the sources are read on a standby, which does not know when transactions of its primary began: changes are "
+                f"asked for {minutes:.0f} minutes further back. Declare late_by in [[source]] if a transaction that writes "
+                "them may be open for longer"
+            )
+        if not feedback and delay != "-1":
+            self.warnings.append(
+                f"the sources are read on a standby that ends what it hinders its replay for longer than {delay}, which may "
+                "be a run. Set hot_standby_feedback = on there, or raise max_standby_streaming_delay above the length of one"
+            )
+
 
 def _read_whole(read: WholeRead) -> str:
     return f"PostgreSQL reads all of {read.relation.shown} ({read.relation.bytes / 2**20:,.0f} MB)"
+
+
+def _with_index(read: WholeRead) -> str:
+    missing = read.columns[0] not in read.relation.leading
+    return f", and {read.remedy}" if missing else ""
 
 
 def _entities(count: int) -> str:

@@ -30,6 +30,10 @@ _RANGE, _EQUAL = frozenset({"<", ">", "<=", ">="}), frozenset({"="})
 # Steps that hand on the rows of a scan as they are.
 _PASSING = frozenset({"Hash", "Sort", "Incremental Sort", "Gather", "Gather Merge", "Materialize", "Memoize"})
 _CONDITIONS = ("Hash Cond", "Merge Cond", "Join Filter")
+_JOINS = frozenset({"Nested Loop", "Hash Join", "Merge Join"})
+# Steps that make one row of several, or know the rows beside one: a condition on their result does not reach the rows.
+_GROUPING = frozenset({"Aggregate", "Group", "Unique", "WindowAgg"})
+_SORTED = re.compile(r" (?:DESC|ASC|USING \S+)?(?: ?NULLS (?:FIRST|LAST))?$")
 # (InitPlan 1).col1, (hashed SubPlan 2).col1: values that are known when the query runs. They are no SQL.
 _LATER = re.compile(r"\((?:hashed )?(?:InitPlan|SubPlan) [^()]*\)(?:\.col\d+)?")
 
@@ -124,13 +128,15 @@ def read_whole_for_times(plan: Plan) -> list[WholeRead]:
 
 
 def read_whole_for_keys(plan: Plan) -> list[WholeRead]:
-    """Return the large tables that are read whole although their rows are joined by a column."""
+    """Return the large tables that are read whole although their rows are joined by a column with a few others."""
+    large = {id(node): relation for node, relation in plan.scans()}
     conditions = {id(node): [node.get("Filter")] for node, _ in plan.scans()}
     for join in _below(plan.root):
         joined = [join[name] for name in _CONDITIONS if name in join]
-        for child in join.get("Plans", ()) if joined else ():
+        sides = join.get("Plans", ())[:2] if joined else ()
+        for child, other in zip(sides, sides[::-1], strict=True):
             scan = _passed_on(child)
-            if id(scan) in conditions:
+            if id(scan) in conditions and not other["Plan Rows"] > WANTED_SHARE * large[id(scan)].rows > 0:
                 conditions[id(scan)] += joined
     found = []
     for node, relation in plan.scans():
@@ -139,6 +145,60 @@ def read_whole_for_keys(plan: Plan) -> list[WholeRead]:
         if columns and not columns & relation.leading:
             found.append(WholeRead(relation=relation, columns=(min(columns),)))
     return _one_for_each(found)
+
+
+def read_whole_for_groups(plan: Plan) -> list[WholeRead]:
+    """Return the large tables whose rows are all grouped, or numbered, by a column before the result is joined by it.
+
+    PostgreSQL does not look for the few rows of an entity within such a subquery, whatever indexes there are.
+    """
+    found = []
+    for join in _below(plan.root):
+        if join.get("Node Type") not in _JOINS:
+            continue
+        named = {
+            _column(column)
+            for name in (*_CONDITIONS, "Filter")
+            for expression in _expressions(join.get(name))
+            for column in nodes(expression)
+            if is_node(column, ast.ColumnRef)
+        }
+        for child in join.get("Plans", ()):
+            for grouping in _until_joins(child):
+                key = _first_key(grouping)
+                if key in named and key is not None:
+                    scans = (_relation_of(n, plan.relations) for n in _until_joins(grouping) if _is_whole(n))
+                    found += [
+                        WholeRead(relation=relation, columns=(key,))
+                        for relation in scans
+                        if relation is not None and relation.bytes >= LARGE_BYTES
+                    ]
+    return _one_for_each(found)
+
+
+def _is_whole(node: Any) -> bool:
+    return node.get("Node Type") in {"Seq Scan", "Index Only Scan", "Index Scan"} and "Index Cond" not in node
+
+
+def _until_joins(node: Any) -> Iterator[Any]:
+    """Yield a node and what is below it, but nothing that is joined there, and nothing that is asked beside it."""
+    yield node
+    if node.get("Node Type") not in _JOINS:
+        for child in node.get("Plans", ()):
+            if child.get("Parent Relationship") not in {"InitPlan", "SubPlan"}:
+                yield from _until_joins(child)
+
+
+def _first_key(node: Any) -> str | None:
+    """Return the column by which a step groups or numbers first; None where it does not, or not by a plain column."""
+    if node.get("Node Type") not in _GROUPING:
+        return None
+    keys = node.get("Group Key")
+    if keys is None and node["Node Type"] in {"Unique", "WindowAgg"}:
+        keys = next((child["Sort Key"] for child in node["Plans"] if "Sort Key" in child), None)
+    for expression in _expressions(_SORTED.sub("", keys[0]) if keys else None):
+        return _column(expression)
+    return None
 
 
 def _describe(session: Session, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Relation]:
@@ -237,7 +297,8 @@ def _joined_columns(node: Any, alias: str) -> Iterator[str]:
         return
     sides = _sides(node, _EQUAL)
     for one, other in (sides, sides[::-1]) if sides else ():
-        if _column(one) and _qualifier(one) == alias and _column(other) and _qualifier(other) != alias:
+        others = [part for part in nodes(other) if is_node(part, ast.ColumnRef)]
+        if _column(one) and _qualifier(one) == alias and others and all(_qualifier(each) != alias for each in others):
             yield _column(one) or ""
 
 

@@ -145,3 +145,60 @@ def test_a_large_table_that_is_read_whole_for_one_entity_is_a_warning_with_the_i
     world.execute("CREATE INDEX ON public.events (item)")
     assert warning.endswith("CREATE INDEX ON public.events (item)")
     assert about(checked(features=features).warnings, "reads all of") == []
+
+
+@pytest.mark.parametrize(
+    "subquery",
+    [
+        "SELECT e.item, count(*) AS n FROM public.events AS e GROUP BY e.item",
+        "SELECT DISTINCT ON (e.item) e.item, e.at AS n FROM public.events AS e ORDER BY e.item, e.at DESC",
+        "SELECT r.item, r.at AS n FROM (SELECT e.item, e.at, row_number() OVER (PARTITION BY e.item ORDER BY e.at DESC) AS i "
+        "FROM public.events AS e) AS r WHERE r.i = 1",
+    ],
+)
+def test_a_large_table_that_is_grouped_before_it_meets_batch_is_a_warning_and_an_index_does_not_end_it(
+    world: World, checked: Checked, subquery: str
+) -> None:
+    world.execute(EVENTS)
+    features = f"SELECT b.id, b.as_of, g.n FROM batch AS b LEFT JOIN ({subquery}) AS g ON g.item = b.id"
+
+    (warning,) = about(checked(features=features).warnings, "reads all of")
+
+    assert "its rows are grouped or numbered by item before they meet batch" in warning
+    assert warning.endswith("or make it LATERAL, and CREATE INDEX ON public.events (item)")
+    world.execute("CREATE INDEX ON public.events (item, at)")
+    (warning,) = about(checked(features=features).warnings, "reads all of")
+    assert warning.endswith("or make it LATERAL")
+    within = subquery.replace("FROM public.events AS e", "FROM public.events AS e WHERE e.item = b.id")
+    lateral = f"SELECT b.id, b.as_of, g.n FROM batch AS b LEFT JOIN LATERAL ({within}) AS g ON true"
+    assert about(checked(features=lateral).warnings, "reads all of") == []
+
+
+def test_an_index_that_is_missing_to_find_whose_rows_changed_is_named(world: World, checked: Checked) -> None:
+    world.execute(EVENTS + "; CREATE INDEX ON public.events (item)")
+    changes = (
+        "SELECT e.item AS id FROM public.items AS i JOIN public.events AS e ON e.day = i.updated_at::date, since "
+        "WHERE i.updated_at > since.at"
+    )
+
+    (warning,) = about(checked(changes=changes).warnings, "reads all of")
+
+    assert warning.startswith(
+        "items/changes.sql: PostgreSQL reads all of public.events (12 MB) in each incremental run"
+    )
+    assert warning.endswith("to find whose rows changed: no index begins with day. CREATE INDEX ON public.events (day)")
+    world.execute("CREATE INDEX ON public.events (day)")
+    assert about(checked(changes=changes).warnings, "reads all of") == []
+
+
+def test_many_rows_that_changed_are_joined_with_a_table_that_is_read_whole_and_miss_no_index(
+    world: World, checked: Checked
+) -> None:
+    world.execute(
+        EVENTS + "; CREATE TABLE public.many AS SELECT day, now() AS at FROM public.events; ANALYZE public.many"
+    )
+    changes = (
+        "SELECT e.item AS id FROM public.many AS m JOIN public.events AS e USING (day), since WHERE m.at > since.at"
+    )
+
+    assert about(checked(changes=changes).warnings, "whose rows changed") == []

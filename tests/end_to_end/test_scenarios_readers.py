@@ -7,7 +7,6 @@ later (test_quarantine.py).
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,15 +17,14 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tasks import embedded, migrations
-from tasks.embedded.programs import run as run_as
-from tasks.embedded.programs import server_account
+from tasks import migrations
 from tasks.freshness import Verdict
 from tasks.population import Mode
 from tasks.runs import Status, Trigger
 from tests.conftest import psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 from tests.servers import all_servers
+from tests.standbys import can_replicate, replicate
 
 # Later than any real clock, so that what the database writes by its own clock lies in the past of the test.
 START = datetime(2040, 1, 15, 12, tzinfo=UTC)
@@ -171,31 +169,13 @@ def _wait_for(cursor: Any, query: str) -> None:
 
 
 @pytest.fixture
-def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def replicated() -> Iterator[tuple[str, str]]:
     """A primary and a streaming standby of an installed PostgreSQL: their addresses."""
-    binaries = next((s.binaries for s in all_servers() if s.binaries and (s.binaries / "pg_basebackup").exists()), None)
-    if binaries is None:
+    server = next((server for server in all_servers() if server.binaries and can_replicate(server)), None)
+    if server is None:
         pytest.skip("no installed PostgreSQL (15 to 18) with pg_basebackup beside its server")
-    # Where the server's account gets to, and with a short path for its socket.
-    folder = Path("/tmp", f"prescore-standby-{time.time_ns()}")
-    folder.mkdir(mode=0o755)
-    recipe = embedded.Recipe(binaries=binaries, settings={"fsync": "off", "shared_buffers": "64MB"}, durable=False)
-    account = server_account()
-    try:
-        primary = embedded.ensure_running(folder / "primary", recipe=recipe)
-        standby = folder / "standby"
-        (standby / "cluster").mkdir(mode=0o700, parents=True)
-        if account.owner is not None:
-            shutil.chown(standby / "cluster", *account.owner)
-        backup = [binaries / "pg_basebackup", "-D", standby / "cluster", "-R", "-c", "fast", "-d", psql_url(primary)]
-        done = run_as(backup, account=account, cwd=standby / "cluster")
-        assert done.returncode == 0, done.stderr
-        shutil.copy(folder / "primary" / "password", standby / "password")
-        yield primary, embedded.ensure_running(standby, recipe=recipe)
-    finally:
-        for server in ("standby", "primary"):
-            embedded.stop(folder / server)
-        shutil.rmtree(folder, ignore_errors=True)
+    with replicate(server) as urls:
+        yield urls
 
 
 @pytest.mark.slow

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from flows.check import check
@@ -17,11 +21,13 @@ from tasks.database import DatabaseUnreachable, connect, raw_execute
 from tasks.errors import PrescoreError
 from tasks.features import QueryRefused
 from tasks.population import Mode
-from tasks.runs import Status
+from tasks.runs import AsOfRefused, Status
 from tasks.source_server import SourcesLost
 from tasks.transport import ConflictWithRecovery
-from tests.conftest import _fresh_database, execute
+from tests.conftest import _fresh_database, execute, psql_url
 from tests.factories import CHANGES_SQL, FEATURES_SQL, PIPELINE_TOML, World, make_model, make_pipeline, make_world
+from tests.servers import all_servers
+from tests.standbys import can_replicate, replicate
 
 ROWS = "SELECT * FROM prescore_rows.items WHERE storage_id = (SELECT storage_id FROM prescore.head)"
 LEDGER = (
@@ -310,3 +316,113 @@ def test_a_connection_to_the_sources_that_is_lost_says_whose(apart: World, step:
         apart.score(watcher=At(step, cut))
     assert last_run(apart)["status"] == "failed"
     assert apart.score().status is Status.PUBLISHED
+
+
+# A standby -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[server for server in all_servers() if can_replicate(server)], ids=lambda server: server.name)
+def standby(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Standby]:
+    """A world whose items are read on a standby of each PostgreSQL, and its primary."""
+    with replicate(request.param) as (primary, replica):
+        world = make_world(database_url, tmp_path, source_url=primary)
+        make_model(world, make_pipeline(world))
+        yield Standby(primary=world, world=with_source(world, replica))
+
+
+@dataclass(frozen=True)
+class Standby:
+    """Two worlds with the same predictions: one reads its items on the primary, the other on the standby."""
+
+    primary: World
+    world: World
+
+    def catch_up(self) -> None:
+        """Wait until everything that the primary has committed is replayed."""
+        with connect(self.primary.source_url) as connection:
+            reached = raw_execute(connection, "SELECT pg_current_wal_flush_lsn()::text").fetchall()[0][0]
+        self.wait(f"SELECT pg_last_wal_replay_lsn() >= '{reached}'")
+
+    def wait(self, query: str) -> None:
+        """Wait until a query is true on the standby."""
+        deadline = time.monotonic() + 60
+        while self.ask(query) is not True:
+            assert time.monotonic() < deadline, query
+
+    def ask(self, query: str) -> Any:
+        """Return the one value of a query on the standby."""
+        with closing(psycopg2.connect(psql_url(self.world.source_url))) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute(query)
+            return cursor.fetchone()[0]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_standby_is_as_of_what_it_has_replayed(standby: Standby) -> None:
+    primary, world = standby.primary, standby.world
+    standby.catch_up()
+    full = world.score()
+    replayed = standby.ask("SELECT pg_last_xact_replay_timestamp()")
+    assert (full.status, full.population, full.as_of) == (Status.PUBLISHED, 1_000, replayed)
+    assert world.one("SELECT data_as_of FROM prescore.head")["data_as_of"] == replayed
+    (report,) = check(world.settings, "items")
+    assert report.errors == ()
+    assert report.would["as_of"] == replayed
+    assert len([warning for warning in report.warnings if "on a standby" in warning]) == 2
+
+    # What began before the run and is committed after it is found: within ten minutes nobody has to declare anything.
+    with connect(primary.source_url) as slow:
+        raw_execute(slow, "UPDATE public.items SET a = a + 1, updated_at = now() WHERE id = 9")
+        primary.change("UPDATE public.items SET a = a + 1, updated_at = now() WHERE id = 10")
+        standby.catch_up()
+        assert world.score().changed == 1
+        slow.commit()
+    standby.catch_up()
+    assert world.score().changed == 2  # the tenth again: it changed within ten minutes of the watermark
+
+    standby.ask("SELECT pg_wal_replay_pause()")
+    standby.wait("SELECT pg_get_wal_replay_pause_state() = 'paused'")
+    before = standby.ask("SELECT pg_last_xact_replay_timestamp()")
+    primary.change("DELETE FROM public.items WHERE id = 5")
+    lagging = world.score(full=True)
+    assert (lagging.population, lagging.as_of) == (1_000, before)
+    with pytest.raises(
+        AsOfRefused, match="later than the last transaction that the standby of the sources has replayed"
+    ):
+        world.score(as_of=datetime.now(UTC))
+
+    ahead = primary.score()
+    assert (ahead.gone, ahead.mode) == (1, Mode.INCREMENTAL)
+    with pytest.raises(AsOfRefused, match="Run again when the last transaction that the standby"):
+        world.score()
+    standby.ask("SELECT pg_wal_replay_resume()")
+    # An idle primary is made to commit something.
+    primary.change("SELECT pg_current_xact_id()")
+    standby.wait(f"SELECT pg_last_xact_replay_timestamp() > '{ahead.as_of}'")
+    assert world.score().population == 999
+
+
+@pytest.mark.slow
+def test_a_standby_that_has_to_go_on_ends_the_run_and_says_what_to_set(standby: Standby) -> None:
+    def replay() -> None:
+        standby.primary.change("DELETE FROM public.items WHERE id > 500")
+        with connect(standby.primary.source_url, autocommit=True) as connection:
+            raw_execute(connection, "VACUUM public.items")
+        standby.wait("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'prescore snapshot'")
+
+    standby.catch_up()
+    with connect(standby.world.source_url, autocommit=True) as connection:
+        raw_execute(connection, "ALTER SYSTEM SET max_standby_streaming_delay = '10ms'")
+        raw_execute(connection, "SELECT pg_reload_conf()")
+    served = standby.primary.score().generation_id
+    standby.primary.change("SELECT pg_current_xact_id()")
+    standby.catch_up()
+
+    with pytest.raises((SourcesLost, ConflictWithRecovery), match="hot_standby_feedback = on"):
+        standby.world.score(full=True, watcher=At("score", replay))
+
+    assert last_run(standby.world)["status"] == "failed"
+    assert standby.world.rows("SELECT DISTINCT scored_in FROM predictions.items") == [(served,)]
+    standby.catch_up()
+    assert standby.world.score(full=True).population == 500
