@@ -135,14 +135,14 @@ def clock_of_sources(connection: sa.Connection, source_url: str) -> datetime:
     """
     if not isinstance(source_url, SourceUrl):
         return clock(connection)
-    ours = one(connection, "read_real_clock")
+    ours = one(connection, "read_clocks")
     with describing(connection, source_url) as sources:
         found = one(sources, "read_replay")
     if found.standby and found.replayed is None:
         raise _nothing_replayed(source_url)
-    there: datetime = found.replayed if found.standby else found.now
-    behind: timedelta = max(timedelta(0), ours.now - there)
-    return clock(connection) - behind
+    there = found.replayed if found.standby else found.now
+    reached: datetime = min(ours.now, there + (ours.now - ours.real_now))
+    return reached
 
 
 def _nothing_replayed(url: str) -> SourcesNotReady:
