@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import checks, inspection, population, publishing, registry, waivers
+from tasks import checks, dataset_changes, inspection, population, publishing, registry, waivers
 from tasks import pipeline as pipelines
 from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
@@ -80,6 +80,11 @@ def _against_database(url: str, source_url: str, pipeline: Pipeline, report: Che
         version = -1 if model is None else model.version
         because = population.why_full(pipeline, served, version, asked=False)
         try:
+            if not because and served is not None:
+                with connect(url, "prescore check") as connection:
+                    rows = publishing.head(connection, pipeline.name).rows
+                    changes = dataset_changes.since_published(connection, pipeline, contract, served, rows, now)
+                because, pipeline = changes.because, changes.pipeline
             beside = keys_beside_rows(url, "", session, reader, pipeline, contract.key, now, served, full=bool(because))
             with beside as (joined, asked):
                 selection = population.summarise(joined, asked, contract.key, now, served, because)

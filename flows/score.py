@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from tasks import (
     backends,
     checks,
+    dataset_changes,
     freshness,
     lake,
     population,
@@ -210,7 +211,9 @@ def _with_cost(run: Run, summary: RunSummary, watch: Stopwatch) -> RunSummary:
 
 def refuse_queries(pipeline: Pipeline) -> None:
     """Refuse user SQL that cannot be meant, before anything is opened."""
-    queries = [(pipeline.entity.query, "run"), (pipeline.features.query, "batch")]
+    queries = [(pipeline.entity.query, "run")]
+    if pipeline.features.query is not None:
+        queries.append((pipeline.features.query, "batch"))
     if pipeline.features.changes is not None:
         queries.append((pipeline.features.changes, "since"))
     for query, supplied in queries:
@@ -296,6 +299,11 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
     pipeline, served, key = run.pipeline, evidence.served, evidence.scorer.contract.key
     because = population.why_full(pipeline, served, evidence.model.version, asked=asked is Mode.FULL)
     as_of = evidence.snapshot.as_of
+    if not because and served is not None:
+        changes = dataset_changes.since_published(
+            run.connection, pipeline, evidence.scorer.contract, served, evidence.served_rows or 0, as_of
+        )
+        because, pipeline = changes.because, changes.pipeline
     session, sources = evidence.session, evidence.sources
     beside = keys_beside_rows(
         run.url, evidence.snapshot.name, session, sources, pipeline, key, as_of, served, full=bool(because)
@@ -458,6 +466,9 @@ def publish(
         message += f" It was not held for {overruled}: what was served is no better."
     message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
+    if evidence.scorer.contract.dataset is not None:
+        dataset = evidence.scorer.contract.dataset
+        dataset_changes.note(run.connection, run.pipeline, dataset, run.generation_id, evidence.snapshot.as_of)
     lake.owe(run.connection, run.pipeline, run.generation_id)
     publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
     logger.info(

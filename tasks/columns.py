@@ -364,3 +364,70 @@ def whole(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     """Return a column of a table as one array."""
     column = table.column(name)
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def stored_as(arrow_type: pa.DataType) -> str | None:
+    """Return the type table's name for values of a Parquet file, or None for a type that is not in the table.
+
+    Unsigned integers need a wider signed one; decimals are doubles to the model (documented loss); dictionaries count by
+    their values; 16 bytes are a uuid.
+    """
+    if pa.types.is_dictionary(arrow_type):
+        return stored_as(arrow_type.value_type)
+    return next((name for fits, name in _STORED if fits(arrow_type)), None)
+
+
+def _is_uuid(arrow_type: pa.DataType) -> bool:
+    sixteen: bool = pa.types.is_fixed_size_binary(arrow_type) and arrow_type.byte_width == 16
+    return sixteen or bool(getattr(arrow_type, "extension_name", "") == "arrow.uuid")
+
+
+def _is_any_text(arrow_type: pa.DataType) -> bool:
+    return arrow_type in {pa.string(), pa.large_string(), pa.string_view()}
+
+
+_STORED: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pa.types.is_boolean, "boolean"),
+    (lambda t: t in {pa.int8(), pa.int16(), pa.uint8()}, "smallint"),
+    (lambda t: t in {pa.int32(), pa.uint16()}, "integer"),
+    (lambda t: t in {pa.int64(), pa.uint32()}, "bigint"),
+    (lambda t: t in {pa.float16(), pa.float32()}, "real"),
+    (pa.types.is_float64, "double precision"),
+    (pa.types.is_decimal, "numeric"),
+    (_is_any_text, "text"),
+    (_is_uuid, "uuid"),
+    (pa.types.is_date, "date"),
+    (lambda t: pa.types.is_timestamp(t) and t.tz is not None, "timestamp with time zone"),
+    (pa.types.is_timestamp, "timestamp without time zone"),
+)
+
+
+def from_stored(values: pa.Array, arrow_type: pa.DataType) -> pa.Array:
+    """Return values of a Parquet file as the Arrow type of the table.
+
+    An instant loses what is below a microsecond; a uuid becomes the text that PostgreSQL writes.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        When an integer or a date is out of range.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if pa.types.is_string(arrow_type) and pa.types.is_fixed_size_binary(values.type):
+        return _uuid_text(values)
+    if values.type == arrow_type:
+        return values
+    return values.cast(arrow_type, safe=not (pa.types.is_timestamp(arrow_type) or pa.types.is_floating(arrow_type)))
+
+
+def _uuid_text(values: pa.Array) -> pa.Array:
+    written = [None if raw is None else raw.hex() for raw in values.to_pylist()]
+    digits = pa.array(written, pa.string())
+    parts = [pc.utf8_slice_codeunits(digits, start, stop) for start, stop in _UUID_PARTS]
+    return pc.binary_join_element_wise(*parts, "-")
+
+
+_UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
 from pglast.keywords import RESERVED_KEYWORDS, TYPE_FUNC_NAME_KEYWORDS
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks import schedule
@@ -28,8 +28,10 @@ from tasks.fields import (
     TableName,
     Texts,
     Zone,
+    alone_as_url,
     archive_url,
     column_name,
+    dataset_url,
     function_field,
     hits_of_runs,
     name_problem,
@@ -110,6 +112,17 @@ class Entity(_Table):
     allow_empty: bool = False
 
 
+def one_of_both(query: UserQuery | None, info: ValidationInfo) -> UserQuery | None:
+    """Features have one origin; what is wrong with the dataset is told by itself."""
+    if "dataset" not in info.data:
+        return query
+    if query is None and info.data["dataset"] is None:
+        raise ValueError('missing; write query = "features.sql", or name Parquet files with dataset')
+    if query is not None and info.data["dataset"] is not None:
+        raise ValueError("query and dataset are declared; features come from one of the two, so remove the other")
+    return query
+
+
 class FeatureTtl(_Table):
     """How old what a group of features was made of may be; the TOML key is the column that says when that was known."""
 
@@ -121,11 +134,50 @@ class FeatureTtl(_Table):
     features: Texts = ()
 
 
-class Features(_Table):
-    """What the model sees of an entity at an instant."""
+class Dataset(_Table):
+    """Parquet files that features come from instead of a query."""
 
+    #: A file, a folder, a pattern with ``*``: a path, or an fsspec URL.
+    url: Annotated[str, AfterValidator(dataset_url)]
+    #: Column that says from when on a row was known; the newest row up to an instant counts. Without it there is one row
+    #: for each key, which says how things are now.
+    as_of: ColumnName | None = None
+    #: Column that says when a row was last written: an incremental run scores the rows that are newer.
+    updated_at: ColumnName | None = None
+    #: Columns that are features; all that are not named otherwise when left out.
+    columns: Texts = ()
+    #: How much later than its ``updated_at`` (or ``as_of``) a row may appear.
+    late_by: DurationOrZero = timedelta(0)
+    #: Age at which the data is late, and too late.
+    warn_after: Duration | None = None
+    fail_after: Duration | None = None
+
+    @property
+    def changes_by(self) -> str | None:
+        """The column that says which rows are new."""
+        return self.updated_at or self.as_of
+
+    @model_validator(mode="after")
+    def _check(self) -> Dataset:
+        if self.warn_after is not None and self.fail_after is not None:
+            _in_order("warn_after", self.warn_after, "fail_after", self.fail_after)
+        for name in self.columns:
+            column_name(name)
+            if self.columns.count(name) > 1 or name in {self.as_of, self.updated_at}:
+                raise ValueError(f"columns names {show(name)}, which has another use or is there already; name it once")
+        return self
+
+
+class Features(_Table):
+    """What the model sees of an entity at an instant: rows of a query, or of Parquet files."""
+
+    dataset: Annotated[Dataset, BeforeValidator(alone_as_url)] | None = None
     #: Returns key, as_of and the features, one row for each row of batch.
-    query: Annotated[UserQuery, BeforeValidator(query_field("[features] query", "batch"))]
+    query: Annotated[
+        Annotated[UserQuery, BeforeValidator(query_field("[features] query", "batch"))] | None,
+        AfterValidator(one_of_both),
+        Field(validate_default=True),
+    ] = None
     #: Returns the keys whose features may have changed after since.at.
     changes: Annotated[UserQuery, BeforeValidator(query_field("[features] changes", "since"))] | None = None
     #: Function of one frame that returns one, row by row: ``model.py:preprocess``.
@@ -136,6 +188,13 @@ class Features(_Table):
     time_invariant: bool = False
     #: Column of the feature query, a timestamptz -> how old it may be.
     ttl: dict[ColumnName, FeatureTtl] = Field(default_factory=dict)
+
+    @property
+    def origin(self) -> str:
+        """Where features come from, for messages: the file of the query, or the dataset."""
+        if self.query is not None:
+            return self.query.origin
+        return f"dataset {self.dataset.url}" if self.dataset is not None else "pipeline.toml [features]"
 
 
 class Golden(_Table):

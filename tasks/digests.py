@@ -35,7 +35,7 @@ def logic_digest(pipeline: Pipeline, further: Sequence[str] = ()) -> str:
         {
             "key": pipeline.entity.key,
             "entity": usersql.normalise(pipeline.entity.query.text),
-            "features": usersql.normalise(pipeline.features.query.text),
+            "features": _origin_of_features(pipeline),
             "changes": None if changes is None else usersql.normalise(changes.text),
             "preprocess": pipeline.features.preprocess,
             "time_invariant": pipeline.features.time_invariant,
@@ -44,6 +44,13 @@ def logic_digest(pipeline: Pipeline, further: Sequence[str] = ()) -> str:
             "files": {name: _file_digest(pipeline.folder, name) for name in further if name not in code},
         }
     )
+
+
+def _origin_of_features(pipeline: Pipeline) -> object:
+    if pipeline.features.query is not None:
+        return usersql.normalise(pipeline.features.query.text)
+    assert pipeline.features.dataset is not None
+    return pipeline.features.dataset.model_dump(mode="json", exclude={"late_by", "warn_after", "fail_after"})
 
 
 def contract_digest(pipeline: Pipeline) -> str:
@@ -58,6 +65,9 @@ def contract_digest(pipeline: Pipeline) -> str:
     }
     if pipeline.archive is not None:  # one that is not declared leaves the digests of earlier runs as they are
         tables["archive"] = pipeline.archive.model_dump(mode="json")
+    if pipeline.features.dataset is not None:
+        limits = {"late_by", "warn_after", "fail_after"}
+        tables["dataset"] = pipeline.features.dataset.model_dump(mode="json", include=limits)
     training = None if pipeline.training is None else pipeline.training.model_dump(mode="json", exclude={"labels"})
     return _digest(
         {

@@ -7,15 +7,16 @@ and scoring; only ``batch`` differs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
 import sqlalchemy as sa
 
-from tasks import columns
+from tasks import columns, dataset_rows, datasets
 from tasks.columns import Column, array_literal, key_arrays, schema_of, whole
 from tasks.database import connect, literal, load_query, quote, raw_execute
+from tasks.datasets import Dataset
 from tasks.errors import PrescoreError
 from tasks.key_ranges import KeyRange, within
 from tasks.pipeline import Pipeline, UserQuery
@@ -45,6 +46,8 @@ class FeatureContract:
     key: tuple[Column, ...]
     #: Feature columns in the order of the feature query, without key and as_of.
     features: tuple[Column, ...]
+    #: The files that the features come from, as they were looked at; None where a query returns them.
+    dataset: Dataset | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -80,6 +83,11 @@ def describe(connection: sa.Connection, pipeline: Pipeline) -> FeatureContract:
     """Describe the queries of a pipeline over an open connection, whose transaction is rolled back."""
     key = describe_key(connection, pipeline)
     query = pipeline.features.query
+    if query is None:
+        assert pipeline.features.dataset is not None
+        dataset = datasets.look(pipeline.features.dataset, pipeline.folder, key)
+        _require_ttl(pipeline, dataset.features)
+        return FeatureContract(key=key, features=dataset.features, dataset=dataset)
     nulls = ", ".join(f"NULL::{column.postgres_type} AS {quote(column.name)}" for column in key)
     statement = load_query("describe_features", {"as_of": literal(_EPOCH), "key_nulls": nulls, "query": query.text})
     found = _describe(connection, statement, query)
@@ -90,6 +98,21 @@ def describe(connection: sa.Connection, pipeline: Pipeline) -> FeatureContract:
         raise QueryRefused(query.origin, "it returns no feature beside key and as_of", "Select at least one feature.")
     _require_ttl(pipeline, features)
     return FeatureContract(key=key, features=features)
+
+
+def narrowed(contract: FeatureContract, taken: Sequence[Column]) -> FeatureContract:
+    """Return a contract over a dataset without what a model does not take: a lake's table is wide.
+
+    Raises
+    ------
+    DatasetRefused
+        When the model takes a column that cannot be read.
+    """
+    if contract.dataset is None:
+        return contract
+    names = {column.name for column in taken}
+    contract.dataset.require_usable(names)
+    return replace(contract, features=tuple(column for column in contract.features if column.name in names))
 
 
 def describe_key(connection: sa.Connection, pipeline: Pipeline) -> tuple[Column, ...]:
@@ -140,7 +163,7 @@ def read_population_sql(
             "entity_query": pipeline.entity.query.text,
             "within": within(only, "entities"),
             "feature_columns": _read_columns(contract),
-            "feature_query": pipeline.features.query.text,
+            "feature_query": _query(pipeline).text,
         },
     )
 
@@ -160,9 +183,16 @@ def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table)
             "as_of_array": array_literal(instants, AS_OF),
             "key_names": ", ".join(quote(column.name) for column in contract.key),
             "feature_columns": _read_columns(contract),
-            "feature_query": pipeline.features.query.text,
+            "feature_query": _query(pipeline).text,
         },
     )
+
+
+def _query(pipeline: Pipeline) -> UserQuery:
+    """Return the query of a pipeline whose features come from one."""
+    if pipeline.features.query is None:
+        raise LookupError("the features come from a dataset")
+    return pipeline.features.query
 
 
 def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
@@ -181,6 +211,7 @@ def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
     with connect(url, "prescore train") as connection:
         contract = describe(connection, pipeline)
         label = describe_labels(connection, pipeline, contract.key)
+    _require_history(contract)
     read = [f"{c.read(f'labels.{quote(c.name)}::{c.postgres_type}')} AS {quote(c.name)}" for c in contract.key]
     read.append("labels.as_of::timestamptz AS as_of")
     if label is not None:
@@ -195,16 +226,34 @@ def training_frame(url: str, pipeline: Pipeline, as_of: datetime) -> pa.Table:
     return joined.sort_by([(name, "ascending") for name in order])
 
 
-def read_features(session: Session, pipeline: Pipeline, contract: FeatureContract, wanted: pa.Table) -> pa.Table:
+def _require_history(contract: FeatureContract) -> None:
+    """Refuse to train on rows that say how things are now: an old label would meet what was only known after it."""
+    dataset = contract.dataset
+    if dataset is None:
+        return
+    if dataset.declared.as_of is None:
+        raise datasets.DatasetRefused(
+            dataset.origin,
+            "it has no column that says from when on a row was known, so that a model trained on it would see the future",
+            "Let it keep earlier rows with such an instant, and declare as_of in [features.dataset]; or train elsewhere and "
+            "register the model.",
+        )
+    dataset.require_usable()
+
+
+def read_features(
+    session: Session, pipeline: Pipeline, contract: FeatureContract, wanted: pa.Table, what: str | None = None
+) -> pa.Table:
     """Return the feature rows of (key, as_of), read as an incremental run reads them.
 
     The pairs travel as literals, so that the planner knows how many there are: joined to labels.sql in one statement it
     guessed one row for thousands, and chose nested loops that took minutes instead of seconds.
     """
+    if contract.dataset is not None:
+        return dataset_rows.read_table(contract.dataset, contract.key, contract.features, wanted)
+    origin = what or pipeline.features.origin
     found = [
-        session.table(
-            read_keys_sql(pipeline, contract, wanted.slice(start, KEYS_PER_QUERY)), pipeline.features.query.origin
-        )
+        session.table(read_keys_sql(pipeline, contract, wanted.slice(start, KEYS_PER_QUERY)), origin)
         for start in range(0, wanted.num_rows, KEYS_PER_QUERY)
     ]
     return pa.concat_tables(found) if found else schema_of(contract.columns).empty_table()
@@ -253,19 +302,19 @@ def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> li
 
 
 def _require_ttl(pipeline: Pipeline, features: Sequence[Column]) -> None:
-    """Refuse [features.ttl] over columns that the query does not return, or that are no instants."""
-    query, found = pipeline.features.query, {column.name: column.postgres_type for column in features}
+    """Refuse [features.ttl] over columns that it does not return, or that are no instants."""
+    origin, found = pipeline.features.origin, {column.name: column.postgres_type for column in features}
     for name, declared in pipeline.features.ttl.items():
         missing = [each for each in (name, *declared.features) if each not in found]
         if missing:
             raise QueryRefused(
-                query.origin,
+                origin,
                 f"it does not return {', '.join(missing)}, named by [features.ttl] (it returns {', '.join(found)})",
                 "Add the column, or correct [features.ttl].",
             )
         if found[name] != AS_OF.postgres_type:
             raise QueryRefused(
-                query.origin,
+                origin,
                 f"{name}, whose age [features.ttl] limits, is {found[name]}",
                 "Return an instant, a timestamp with time zone: (column AT TIME ZONE 'UTC') makes one.",
             )

@@ -232,6 +232,19 @@ def archive_url(location: str) -> str:
     return location
 
 
+def dataset_url(location: str) -> str:
+    """Return a place of Parquet files; a relative path counts from the pipeline's folder, as that of a query does."""
+    problem = location_problem(location)
+    if problem:
+        raise ValueError(problem)
+    return location
+
+
+def alone_as_url(value: object) -> object:
+    """Return a text as a table that holds nothing but a ``url``."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 def query_field(key: str, supplied: str, *, sampling: bool = False) -> Callable[[object, ValidationInfo], UserQuery]:
     """Return the validator of a key that holds a query: the name of a .sql file, or the SQL itself."""
 

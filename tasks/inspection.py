@@ -12,7 +12,7 @@ import pyarrow as pa
 from tasks import plans, slices
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
-from tasks.features import AS_OF, FeatureContract, key_list, read_keys_sql
+from tasks.features import AS_OF, FeatureContract, key_list, read_features, read_keys_sql
 from tasks.pipeline import Pipeline, Source, UserQuery
 from tasks.plans import WholeRead
 from tasks.population import population_keys
@@ -36,6 +36,7 @@ def inspect(
         look.at_entities()
     with look.apart():
         look.at_features()
+    look.at_dataset()
     with look.apart():
         look.at_plans()
     for source in pipeline.sources:
@@ -71,6 +72,11 @@ class _Look:
     def place(self, query: UserQuery) -> str:
         """Return pipeline and file of a query."""
         return f"{self.pipeline.name}/{query.origin}"
+
+    @property
+    def place_of_features(self) -> str:
+        """Return pipeline and origin of the features."""
+        return f"{self.pipeline.name}/{self.pipeline.features.origin}"
 
     @property
     def identity(self) -> list[str]:
@@ -110,7 +116,7 @@ class _Look:
         missing = self._without(asked_now, found)
         if missing:
             self.warnings.append(
-                f"{self.place(self.pipeline.features.query)}: {missing} of {asked_now.num_rows} probed entities have no row "
+                f"{self.place_of_features}: {missing} of {asked_now.num_rows} probed entities have no row "
                 "at the clock's now; such entities are rejected as no_features. Use LEFT JOIN where an entity may have no "
                 "events"
             )
@@ -119,8 +125,7 @@ class _Look:
         self._compare_instants(found)
 
     def _features_of(self, batch: pa.Table) -> pa.Table:
-        query = self.pipeline.features.query
-        return self.session.table(read_keys_sql(self.pipeline, self.contract, batch), self.place(query))
+        return read_features(self.session, self.pipeline, self.contract, batch, self.place_of_features)
 
     def _without(self, batch: pa.Table, found: pa.Table) -> int:
         """Return how many rows of batch have no row of features."""
@@ -128,7 +133,7 @@ class _Look:
         return int(batch.select(identity).join(found.select(identity), identity, join_type="left anti").num_rows)
 
     def _count_rows(self, batch: pa.Table, found: pa.Table) -> None:
-        place = self.place(self.pipeline.features.query)
+        place = self.place_of_features
         distinct = found.group_by(self.identity).aggregate([]).num_rows
         strangers = self._without(found, batch)
         if distinct < found.num_rows:
@@ -148,13 +153,14 @@ class _Look:
         lost = self._without(alone.group_by(self.identity).aggregate([]), together)
         if lost:
             self.errors.append(
-                f"{self.place(self.pipeline.features.query)}: {lost} (key, as_of) have a row when they are asked alone, and "
+                f"{self.place_of_features}: {lost} (key, as_of) have a row when they are asked alone, and "
                 "none beside the same key at another as_of, as training asks. Return a row for each (key, as_of) of batch: "
                 "GROUP BY and PARTITION BY need b.as_of beside the key"
             )
 
     def _compare_instants(self, found: pa.Table) -> None:
-        if self.pipeline.features.time_invariant:
+        dataset = self.contract.dataset
+        if self.pipeline.features.time_invariant or (dataset is not None and dataset.declared.as_of is None):
             return
         instants = found.column(AS_OF.name).to_pylist()
         rows = found.drop_columns([AS_OF.name]).to_pylist()
@@ -162,9 +168,22 @@ class _Look:
         before = {repr(row) for row, instant in zip(rows, instants, strict=True) if instant != self.now}
         if at_now and at_now == before:
             self.warnings.append(
-                f"{self.place(self.pipeline.features.query)}: {len(at_now)} probed entities have the same features a year "
+                f"{self.place_of_features}: {len(at_now)} probed entities have the same features a year "
                 "earlier. Restrict every source to rows known before b.as_of, or training sees the future; declare "
                 "time_invariant = true if they really do not depend on time"
+            )
+
+    def at_dataset(self) -> None:
+        """Columns of files that no model can take, and what says how new their rows are."""
+        dataset = self.contract.dataset
+        if dataset is None:
+            return
+        for name, problem in dataset.problems.items():
+            self.warnings.append(f"{self.place_of_features}: column {name} {problem}; it is no feature")
+        if dataset.declared.changes_by is None:
+            self.warnings.append(
+                f"{self.place_of_features}: no column says how new its rows are, so that its data counts as being as new as the "
+                f"newest file ({dataset.modified:%Y-%m-%d %H:%M} UTC), which a mere copy renews. Declare as_of or updated_at"
             )
 
     # From where --------------------------------------------------------------------------------------------------
@@ -173,7 +192,7 @@ class _Look:
         """Tables that the features read and changes.sql does not name; large tables that are read whole."""
         features, changes = self.pipeline.features.query, self.pipeline.features.changes
         seen: set[str] = set()
-        if self.keys is not None and self.keys.num_rows:
+        if features is not None and self.keys is not None and self.keys.num_rows:
             one = read_keys_sql(self.pipeline, self.contract, _at(self.keys.slice(0, 1), self.now))
             plan = plans.explain(self.session, one, self.place(features))
             seen = plan.tables
@@ -199,8 +218,8 @@ class _Look:
         plan = plans.explain(self.session, load_query("read_changes", fragments), self.place(changes))
         for table in sorted(seen - plan.tables):
             self.warnings.append(
-                f"{self.place(changes)}: {table} is read by {features.origin} and not named here; its changes are noticed "
-                "by full runs only. Add a SELECT of the keys whose rows of it changed"
+                f"{self.place(changes)}: {table} is read by {self.pipeline.features.origin} and not named here; its changes are "
+                "noticed by full runs only. Add a SELECT of the keys whose rows of it changed"
             )
         for read in plans.read_whole_for_times(plan):
             missing = (

@@ -98,7 +98,7 @@ _TABLES = (
 )
 _REQUIRED = {
     "entity": 'write [entity] with key = ["customer_id"] and query, the SELECT of all of them',
-    "features": 'write [features] with query = "features.sql"',
+    "features": 'write [features] with query = "features.sql", or dataset with Parquet files',
     "predictions": 'write [predictions] with a column such as probability = { method = "predict_proba", class = "1" }',
 }
 
@@ -483,7 +483,7 @@ def _warnings(pipeline: Pipeline) -> list[str]:
     """Return what is allowed and may surprise."""
     found = []
     place, plan = f"{pipeline.name}/{FILE}", pipeline.schedule
-    if not pipeline.sources:
+    if not pipeline.sources and pipeline.features.dataset is None:
         found.append(
             f"{place} [[source]]: none is declared, so that data counts as being as new as the run that read it. "
             "Declare the tables that the features read"
@@ -511,10 +511,7 @@ def _warnings(pipeline: Pipeline) -> list[str]:
             "skipped then, and it may be the full one. Choose minutes that full does not use"
         )
     if plan.incremental and pipeline.features.changes is None:
-        found.append(
-            f"{place} [features] changes: incremental runs are scheduled and no query says what changed, so that they "
-            "score new and due entities only. Add changes.sql"
-        )
+        found += _unnoticed(pipeline, place)
     if pipeline.features.time_invariant and pipeline.features.valid_for is not None:
         found.append(
             f"{place} [features] valid_for: features that do not depend on as_of need no renewal. Remove valid_for or "
@@ -529,6 +526,22 @@ def _warnings(pipeline: Pipeline) -> list[str]:
         for finding in usersql.judge_condition(source.filter) if source.filter else ():
             found.append(f"{place} [[source]] {source.name}.filter: {finding.sentence}")
     return found
+
+
+def _unnoticed(pipeline: Pipeline, place: str) -> list[str]:
+    """Return what an incremental run will not notice for want of a query that says what changed."""
+    dataset = pipeline.features.dataset
+    if dataset is None:
+        return [
+            f"{place} [features] changes: incremental runs are scheduled and no query says what changed, so that they "
+            "score new and due entities only. Add changes.sql"
+        ]
+    if dataset.changes_by is not None:
+        return []
+    return [
+        f"{place} [features] dataset: incremental runs are scheduled and nothing says which rows changed, so that they are full "
+        "whenever its files changed. Declare updated_at"
+    ]
 
 
 def _queries(pipeline: Pipeline) -> list[tuple[UserQuery, str]]:

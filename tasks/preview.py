@@ -92,7 +92,7 @@ def read_rows(
     names = [column.name for column in contract.key]
     if found.group_by(names).aggregate([]).num_rows < found.num_rows:
         raise QueryRefused(
-            f"{pipeline.name}/{pipeline.features.query.origin}",
+            f"{pipeline.name}/{pipeline.features.origin}",
             f"it returned {found.num_rows} rows for at most {keys.num_rows} entities",
             "Aggregate, or restrict the join that multiplies rows.",
         )

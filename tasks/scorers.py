@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tasks import registry
 from tasks.bundle import preprocessed
 from tasks.compiled import CompiledEstimator, compile_bundle
-from tasks.features import describe, describe_changes
+from tasks.features import describe, describe_changes, narrowed
 from tasks.pipeline import Pipeline
 from tasks.registry import ModelVersion
 from tasks.scoring import Scorer
@@ -31,6 +31,7 @@ def load_scorer(
     connection.rollback()
     outputs = bundle.columns_for(pipeline.predictions)
     preprocess = pipeline.preprocess_function()
+    contract = narrowed(contract, bundle.features)
     scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
     return scorer, model
 

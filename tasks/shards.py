@@ -149,6 +149,8 @@ def lay_out(
     execution = run.pipeline.execution
     if selection.mode is not Mode.FULL or not execution.sharded or not selection.population:
         return ONE_STREAM
+    if scorer.contract.dataset is not None:
+        return Layout(because="its features come from files, which every shard would read from end to end")
     assert run.snapshot is not None
     left = _left(run, model, storage_id)
     if left:
@@ -184,7 +186,7 @@ def why_one_stream(session: Session, scorer: Scorer, as_of: datetime, bounds: Se
     """
     pipeline, contract = scorer.pipeline, scorer.contract
     ranges = between(contract.key[0], bounds)
-    origin = pipeline.features.query.origin
+    origin = pipeline.features.origin
     one = plans.explain(session, read_population_sql(pipeline, contract, as_of, ranges[len(ranges) // 2]), origin)
     whole = plans.read_from_end_to_end(one)
     if not whole:

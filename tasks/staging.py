@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from tasks import dataset_rows
 from tasks.columns import TYPES, Column, canonical, key_arrays
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.faults import reached
-from tasks.features import AS_OF, QueryRefused, read_keys_sql, read_population_sql
+from tasks.features import AS_OF, QueryRefused, read_features, read_keys_sql, read_population_sql
+from tasks.pairs import Pairs, null_rows
 from tasks.population import Mode, Selection, Served, population_keys
 from tasks.readers import Objects, names
 from tasks.runs import Fenced, Run
@@ -137,10 +139,8 @@ def resample(
     keys = selection.keys.filter(pc.equal(selection.keys.column("why"), "sampled"))
     if not keys.num_rows:
         return 0, 0
-    with sources.stream(
-        read_keys_sql(scorer.pipeline, scorer.contract, keys), scorer.pipeline.features.query.origin
-    ) as found:
-        batches = list(scorer.predictions(found, served.generation_id, Tally()))
+    found = read_features(sources, scorer.pipeline, scorer.contract, keys)
+    batches = list(scorer.predictions(found.to_batches(), served.generation_id, Tally()))
     again = pa.Table.from_batches(batches) if batches else pa.schema([]).empty_table()
     key, outputs = scorer.contract.key, scorer.outputs
     kept = again.select([c.name for c in (*key, REJECTED, *outputs)]) if batches else again
@@ -181,11 +181,44 @@ def _feature_batches(
     session: Session, scorer: Scorer, run: Run, selection: Selection, tally: Tally
 ) -> Iterator[pa.RecordBatch]:
     assert run.snapshot is not None
-    origin = scorer.pipeline.features.query.origin
+    origin = scorer.pipeline.features.origin
+    if scorer.contract.dataset is not None:
+        yield from _dataset_batches(session, scorer, run, selection, tally)
+        return
     for statement in _statements(scorer, run, selection):
         with session.stream(statement, origin, tally.stages) as batches:
             reached("stream.opened")
             yield from batches
+
+
+def _dataset_batches(
+    session: Session, scorer: Scorer, run: Run, selection: Selection, tally: Tally
+) -> Iterator[pa.RecordBatch]:
+    """Read the features of the selected entities out of files, in one pass for all of them."""
+    contract = scorer.contract
+    assert contract.dataset is not None
+    pairs = _pairs(session, scorer, run, selection)
+    if pairs.repeated:  # in SQL the join would give such an entity two rows; files have one
+        twice = _entities_twice(session, run, scorer, selection)
+        if twice is not None:
+            raise twice
+    reached("stream.opened")
+    everybody = selection.mode is Mode.FULL
+    rows = dataset_rows.read(contract.dataset, contract.key, contract.features, pairs, everybody=everybody)
+    with Stream(costs=tally.stages) as stream:
+        yield from stream.ahead("read", rows, depth=dataset_rows.READ_AHEAD)
+
+
+def _pairs(session: Session, scorer: Scorer, run: Run, selection: Selection) -> Pairs:
+    assert run.snapshot is not None
+    key = scorer.contract.key
+    if selection.mode is Mode.INCREMENTAL:
+        return Pairs.of(_to_score(selection), key, AS_OF.name)
+    statement = population_keys(session, scorer.pipeline, key, run.snapshot.as_of)
+    with session.stream(statement, scorer.pipeline.entity.query.origin) as batches:
+        return Pairs.of(
+            (batch for batch in batches if not null_rows(batch, batch.schema.names)), key, run.snapshot.as_of
+        )
 
 
 def _statements(scorer: Scorer, run: Run, selection: Selection) -> Iterator[str]:
@@ -268,36 +301,56 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
     pipeline = scorer.pipeline
     key = scorer.contract.key
     with run.read_sources() as session:
-        entities = population_keys(session, pipeline, key, run.snapshot.as_of, selection.only)
-        candidates = [(pipeline.entity.query.origin, "duplicate_entity", entities)]
-        candidates += [
-            (pipeline.features.query.origin, "duplicate_features", statement)
-            for statement in _statements(scorer, run, selection)
-        ]
-        for origin, reason, statement in candidates:
+        twice = _entities_twice(session, run, scorer, selection)
+        if twice is not None:
+            return twice
+        if scorer.contract.dataset is not None:
+            pairs = _pairs(session, scorer, run, selection)
+            keys, count = dataset_rows.repeated_keys(scorer.contract.dataset, key, pairs)
+            return _listed(run, pipeline.features.origin, "duplicate_features", keys, count)
+        for statement in _statements(scorer, run, selection):
             fragments = {"query": statement, "key_names": objects.key_names}
-            found = session.table(load_query("list_duplicates", fragments), origin)
+            found = session.table(load_query("list_duplicates", fragments), pipeline.features.origin)
             if found.num_rows:
-                keys = found.select([c.name for c in key]).to_pylist()
-                values = [
-                    {
-                        "run_id": run.run_id,
-                        "pipeline": pipeline.name,
-                        "reason": reason,
-                        "key": json.dumps(row, default=str),
-                    }
-                    for row in keys
-                ]
-                run.connection.execute(sa.text(load_query("insert_rejection")), values)
-                run.connection.commit()
-                return DuplicateEntities(origin, found.column("entities")[0].as_py(), run.run_id)
-    return DuplicateEntities(pipeline.features.query.origin, 1, run.run_id)
+                keys, count = found.select([c.name for c in key]), found.column("entities")[0].as_py()
+                return _listed(run, pipeline.features.origin, "duplicate_features", keys, count)
+    return DuplicateEntities(pipeline.features.origin, 1, run.run_id)
+
+
+def _entities_twice(session: Session, run: Run, scorer: Scorer, selection: Selection) -> DuplicateEntities | None:
+    """Return what is wrong when the entity query returns entities more than once."""
+    assert run.snapshot is not None
+    pipeline, key = scorer.pipeline, scorer.contract.key
+    statement = population_keys(session, pipeline, key, run.snapshot.as_of, selection.only)
+    fragments = {"query": statement, "key_names": names(key)}
+    found = session.table(load_query("list_duplicates", fragments), pipeline.entity.query.origin)
+    if not found.num_rows:
+        return None
+    keys, count = found.select([c.name for c in key]), found.column("entities")[0].as_py()
+    return _listed(run, pipeline.entity.query.origin, "duplicate_entity", keys, count)
+
+
+def _listed(run: Run, origin: str, reason: str, keys: pa.Table, count: int) -> DuplicateEntities:
+    """List entities that are there more than once where people find them."""
+    values = [
+        {
+            "run_id": run.run_id,
+            "pipeline": run.pipeline.name,
+            "reason": reason,
+            "key": json.dumps(row, default=str),
+        }
+        for row in keys.to_pylist()
+    ]
+    if values:
+        run.connection.execute(sa.text(load_query("insert_rejection")), values)
+        run.connection.commit()
+    return DuplicateEntities(origin, count, run.run_id)
 
 
 def _without_key(scorer: Scorer) -> QueryRefused:
     columns = ", ".join(column.name for column in (*scorer.contract.key, AS_OF))
     return QueryRefused(
-        scorer.pipeline.features.query.origin,
+        scorer.pipeline.features.origin,
         f"it returned a row with a NULL in {columns}",
         "Take key and as_of from batch, and look at outer joins.",
     )

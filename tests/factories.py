@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from flows.score import RunSummary, score
 from tasks import registry
 from tasks.database import connect, raw_execute, resolve_source_url
-from tasks.features import FeatureContract, describe, read_population_sql
+from tasks.features import AS_OF, FeatureContract, describe, read_features, read_population_sql
 from tasks.pipeline import Pipeline, load_pipeline
+from tasks.population import population_keys
 from tasks.probes import create_bundle
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
@@ -171,8 +173,13 @@ def make_model(
     contract = world.contract(pipeline)
     as_of = train_data_until or datetime.now(UTC)
     with open_reading_session(world.source_url) as session:
-        statement = read_population_sql(pipeline, contract, as_of)
-        sample = session.table(statement).slice(0, sample_rows)
+        if contract.dataset is None:
+            statement = read_population_sql(pipeline, contract, as_of)
+            sample = session.table(statement).slice(0, sample_rows)
+        else:
+            keys = session.table(population_keys(session, pipeline, contract.key, as_of)).slice(0, sample_rows)
+            wanted = keys.append_column("as_of", pa.array([as_of] * keys.num_rows, AS_OF.arrow_type))
+            sample = read_features(session, pipeline, contract, wanted)
     from tasks.bundle import preprocessed
 
     frame = preprocessed(sample, contract.features, pipeline.preprocess_function())

@@ -12,7 +12,7 @@ from tasks import bundle as bundles
 from tasks.checks.evidence import Check, Evidence
 from tasks.columns import Column
 from tasks.database import connect
-from tasks.features import AS_OF, KEYS_PER_QUERY, read_keys_sql
+from tasks.features import AS_OF, read_features
 from tasks.freshness import Finding, Verdict, describe
 from tasks.registry import current_alias, registered_digest
 
@@ -103,10 +103,11 @@ def _rebuilt_rows(evidence: Evidence) -> pa.Table:
     if evidence.rebuilt is None:
         contract, golden = evidence.scorer.contract, evidence.scorer.bundle.golden
         keys = golden.select([column.name for column in (*contract.key, AS_OF)])
-        statement = read_keys_sql(evidence.pipeline, contract, keys.slice(0, KEYS_PER_QUERY))
-        evidence.rebuilt = evidence.sources.table(
-            statement, f"{evidence.pipeline.features.query.origin} for golden rows"
-        )
+        if contract.dataset is not None and contract.dataset.declared.as_of is None:
+            # It says how things are now, which is no evidence of what was known at a golden row's instant.
+            keys = keys.slice(0, 0)
+        origin = f"{evidence.pipeline.features.origin} for golden rows"
+        evidence.rebuilt = read_features(evidence.sources, evidence.pipeline, contract, keys, origin)
     return evidence.rebuilt
 
 
@@ -180,7 +181,7 @@ def model_golden(evidence: Evidence, check: Check) -> Iterator[Finding]:
         yield check.finding(Verdict.FAIL, f"golden rows are not as recorded: {result.worst}", **facts)
     if not _logic_changed(evidence):
         return
-    origin = evidence.pipeline.features.query.origin
+    origin = evidence.pipeline.features.origin
     rebuilt = bundles.replay_rebuilt(scorer.bundle, _rebuilt_rows(evidence), scorer.preprocess, atol)
     told: dict[str, Any] = {"n": rebuilt.compared, "fail_limit": atol, "subject": origin}
     if not rebuilt.compared:

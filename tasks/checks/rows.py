@@ -82,12 +82,17 @@ def missing(evidence: Evidence, check: Check) -> Iterator[Finding]:
         "n": selection.population,
     }
     verdict = Verdict.FAIL if count > fail else Verdict.WARN if count > warn else Verdict.PASS
-    origin = evidence.pipeline.features.query.origin
+    origin = evidence.pipeline.features.origin
     reason = (
         f"{count:,} of {selection.population:,} entities have no row in {origin}"
         if count
         else "every entity has features"
     )
+    dataset = evidence.scorer.contract.dataset
+    if dataset is not None and dataset.counts.outside:
+        reason += (
+            f"; {dataset.counts.outside:,} of its {dataset.rows:,} rows are of nobody in the population, and ignored"
+        )
     yield check.finding(verdict, reason, **facts)
 
 

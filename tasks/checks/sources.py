@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from tasks import dataset_rows
 from tasks.checks.evidence import Check, Evidence
 from tasks.database import connect, literal, load_query
 from tasks.freshness import Disposition, Finding, Verdict, describe
@@ -28,6 +29,8 @@ from tasks.slices import (
     usual,
 )
 
+#: What findings call the files that features come from.
+DATASET = "dataset"
 # A clock may be this far off before a row counts as one from the future.
 SKEW = timedelta(minutes=5)
 # More rows of a source without a date than this share are worth a warning; so are more that came behind the last look.
@@ -44,6 +47,7 @@ ON_FAIL = {"flag": Disposition.PUBLISH_FLAGGED, "hold": Disposition.HOLD, "abort
 
 def source_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """S1: how old is the newest plausible row of each source? Age counts from the data, not from our run."""
+    yield from _dataset_age(evidence, check)
     for source in evidence.pipeline.sources:
         measured = _measure(evidence, source)
         newest: datetime | None = measured["newest"]
@@ -74,6 +78,43 @@ def source_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
             warn_until=newest + warn if warn and source.required else None,
             fail_until=newest + fail if fail and source.required else None,
         )
+
+
+def _dataset_age(evidence: Evidence, check: Check) -> Iterator[Finding]:
+    """A dataset is as new as the newest row that says so, and never newer than its newest file: that may be a copy."""
+    dataset = evidence.scorer.contract.dataset
+    if dataset is None:
+        return
+    as_of, by = evidence.snapshot.as_of, dataset.declared.changes_by
+    told = None if by is None else dataset_rows.newest(dataset, as_of)
+    newest = min(at for at in (dataset.modified, told, as_of) if at is not None)
+    evidence.watermarks[DATASET] = newest
+    if by is not None and told is None:
+        yield check.finding(Verdict.UNKNOWN, f"no row with a {by} up to as_of; age unknown", subject=DATASET)
+        return
+    age = as_of - newest
+    warn, fail = dataset.declared.warn_after, dataset.declared.fail_after
+    verdict = Verdict.PASS
+    if fail is not None and age >= fail:
+        verdict = Verdict.FAIL
+    elif warn is not None and age >= warn:
+        verdict = Verdict.WARN
+    limits = " / ".join(describe(limit) for limit in (warn, fail) if limit is not None)
+    what = (
+        "newest file" if by is None else f"newest {by}" if newest == told else f"newest file, for all that {by} says,"
+    )
+    yield check.finding(
+        verdict,
+        f"{what} is {describe(age)} old" + (f", limits {limits}" if limits else ""),
+        subject=DATASET,
+        n=dataset.rows,
+        observed=age.total_seconds(),
+        warn_limit=warn.total_seconds() if warn else None,
+        fail_limit=fail.total_seconds() if fail else None,
+        unit="s",
+        warn_until=newest + warn if warn else None,
+        fail_until=newest + fail if fail else None,
+    )
 
 
 def source_future(evidence: Evidence, check: Check) -> Iterator[Finding]:
