@@ -24,7 +24,7 @@ from tasks.readers import Objects, names
 from tasks.runs import Fenced, Run
 from tasks.scoring import REJECTED, Scorer, Tally, disagreements
 from tasks.stream import Stream
-from tasks.transport import Session, StatementFailed, open_session, table_columns
+from tasks.transport import READ_AHEAD, Session, StatementFailed, open_session, table_columns
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def stage(
         try:
             what = f"Writing rows of {objects.pipeline}"
             with Stream(session.cancel, tally.stages) as stream:
-                features = _feature_batches(session, scorer, run, selection, tally)
+                features = stream.ahead("read", _feature_batches(session, scorer, run, selection), depth=READ_AHEAD)
                 batches = sent.watch(scorer.predictions(features, run.generation_id, tally, stream))
                 writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
             reached("copy.sent")
@@ -177,16 +177,14 @@ class _FirstRows:
             yield batch
 
 
-def _feature_batches(
-    session: Session, scorer: Scorer, run: Run, selection: Selection, tally: Tally
-) -> Iterator[pa.RecordBatch]:
+def _feature_batches(session: Session, scorer: Scorer, run: Run, selection: Selection) -> Iterator[pa.RecordBatch]:
     assert run.snapshot is not None
     origin = scorer.pipeline.features.origin
     if scorer.contract.dataset is not None:
         yield from _dataset_batches(session, scorer, run, selection, tally)
         return
     for statement in _statements(scorer, run, selection):
-        with session.stream(statement, origin, tally.stages) as batches:
+        with session.stream(statement, origin, ahead=False) as batches:
             reached("stream.opened")
             yield from batches
 

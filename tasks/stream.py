@@ -43,7 +43,7 @@ class Stream:
     """Stages in threads, connected by iterators.
 
     ``with Stream() as stream:`` then ``stream.stage(...)`` for each stage, from the source on; leaving the block ends all
-    threads, whatever they do. ``cancel`` is called then, from the thread that leaves, as often as a stage is still blocked.
+    stages. ``cancel`` is called then, from the thread that leaves, as long as a stage is blocked where its items come from.
     """
 
     def __init__(self, cancel: Callable[[], None] = lambda: None, costs: dict[str, StageCost] | None = None) -> None:
@@ -97,16 +97,21 @@ class Stream:
         return stage
 
     def close(self) -> None:
-        """End all stages, and wait until their threads have ended; nothing happens the second time."""
+        """End all stages, and wait until their threads have ended; nothing happens the second time.
+
+        A thread that is at work on an item is not waited for: nobody can interrupt a model. It ends after that item, whose
+        result goes nowhere.
+        """
         with self._changed:
             self.closed = True
             self._changed.notify_all()
-        for thread in [thread for stage in self._stages for thread in stage.threads]:
-            while thread.is_alive():
-                if not all(stage.exhausted for stage in self._stages):  # else there is no statement to cancel
-                    with suppress(Exception):
-                        self._cancel()
-                thread.join(_ASK_AGAIN)
+        for stage in self._stages:
+            for thread in stage.threads:
+                while thread.is_alive() and thread not in stage.working:
+                    if not stage.exhausted:  # else there is no statement to cancel
+                        with suppress(Exception):
+                            self._cancel()
+                    thread.join(_ASK_AGAIN)
 
     def __enter__(self) -> Stream:
         return self
@@ -137,6 +142,8 @@ class _Stage(Iterator[Out], Generic[In, Out]):
         #: How many results there will be; None until the items ended.
         self._total: int | None = None
         self.threads: list[threading.Thread] = []
+        #: Threads that are at work on an item.
+        self.working: set[threading.Thread] = set()
 
     def start(self, name: str, threads: int, prepare_thread: Callable[[], None]) -> None:
         self.threads = [
@@ -153,10 +160,12 @@ class _Stage(Iterator[Out], Generic[In, Out]):
                 number, item = taken
                 before, before_cpu = time.perf_counter(), time.thread_time()
                 result: tuple[bool, Any]
+                self.working.add(threading.current_thread())
                 try:
                     result = (True, self._work(item))
                 except BaseException as error:
                     result = (False, error)
+                self.working.discard(threading.current_thread())
                 self._note(time.perf_counter() - before, time.thread_time() - before_cpu)
                 del item, taken  # or a thread that waits for its next item would keep this one alive
                 self._put(number, result)

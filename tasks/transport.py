@@ -19,7 +19,7 @@ from tasks.columns import Column, SchemaDiffers
 from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, quote, session_options
 from tasks.errors import PrescoreError
 from tasks.interrupts import interruptibly, let_python_answer
-from tasks.stream import StageCost, Stream
+from tasks.stream import Stream
 
 # Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
 # 150 MB more at the peak, since reading, scoring and writing each hold a batch and two wait between them.
@@ -90,11 +90,11 @@ class Session:
 
     @contextmanager
     def stream(
-        self, statement: str, what: str = "A query", costs: dict[str, StageCost] | None = None
+        self, statement: str, what: str = "A query", *, ahead: bool = True
     ) -> Iterator[Iterator[pa.RecordBatch]]:
         """Run a query and yield its batches, read ahead by another thread; leaving early cancels it.
 
-        What reading took is added to ``costs`` as "read".
+        ``ahead=False`` is for a thread that does nothing else but read: it reads itself, and ``cancel`` ends that.
         """
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
@@ -103,8 +103,17 @@ class Session:
                 with _scrubbed(what):
                     interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
                     reader = cursor.fetch_record_batch()
+                if not ahead:
+                    batches = _read(reader, what)
+                    try:
+                        yield batches
+                    except BaseException:
+                        with suppress(Exception):  # closing the cursor would read what is left, to its end
+                            cursor.adbc_cancel()
+                        raise
+                    return
                 # A thread of its own: the one that waits for it stays interruptible, which a read in the driver is not.
-                with Stream(cursor.adbc_cancel, costs) as stream:
+                with Stream(cursor.adbc_cancel) as stream:
                     yield stream.ahead("read", _read(reader, what), depth=READ_AHEAD)
             finally:
                 self._cursor = None

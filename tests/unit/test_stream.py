@@ -155,6 +155,27 @@ def test_a_source_that_blocks_is_cancelled_until_it_ends() -> None:
     assert threads_of_streams() == []
 
 
+def test_a_model_that_is_at_work_is_not_waited_for() -> None:
+    at_work, let_go = threading.Event(), threading.Event()
+
+    def predict(item: int) -> int:
+        at_work.set()
+        let_go.wait(PATIENCE)
+        return item
+
+    with Stream() as stream:
+        read = stream.stage("stage-read", lambda item: item, range(100), depth=1)
+        stream.stage("stage-predict", predict, read, depth=1)
+        assert at_work.wait(PATIENCE)
+
+    assert threads_of_streams() == ["prescore stage-predict"]
+    let_go.set()
+    for thread in threading.enumerate():
+        if thread.name == "prescore stage-predict":
+            thread.join(PATIENCE)
+    assert threads_of_streams() == []
+
+
 def test_a_stream_that_was_read_to_its_end_cancels_nothing() -> None:
     asked: list[int] = []
     with Stream(lambda: asked.append(1)) as stream:
