@@ -19,6 +19,7 @@ from tasks.faults import reached
 from tasks.features import AS_OF, FeatureContract
 from tasks.outputs import continuous, predict_outputs
 from tasks.sentinels import Mixed, Sentinels
+from tasks.stream import StageCost, took
 from tasks.threads import one_openmp_thread, predicting_threads
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.feature_ages import AgeCounter
     from tasks.pipeline import Pipeline
     from tasks.profiles import ProfileCounter
-    from tasks.stream import StageCost, Stream
+    from tasks.stream import Stream
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
     Reasons = np.ndarray[Any, np.dtype[np.object_]]
@@ -155,11 +156,13 @@ class Scorer:
             predicted = stream.stage(
                 "predict", predict, prepared, depth=threads + 1, threads=threads, prepare_thread=each
             )
+        assembling = StageCost() if stream is None else stream.costs.setdefault("assemble", StageCost())
         for made, values in predicted:
-            scored = self._assemble(made, values, generation_id)
-            if tally.sentinels is not None:
-                scored = tally.sentinels.take_out(made.mixed, scored)
-            self._count(made.batch, scored, tally)
+            with took(assembling):
+                scored = self._assemble(made, values, generation_id)
+                if tally.sentinels is not None:
+                    scored = tally.sentinels.take_out(made.mixed, scored)
+                self._count(made.batch, scored, tally)
             tally.progress(tally.rows)
             reached("stream.batch")
             yield scored

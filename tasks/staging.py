@@ -108,6 +108,7 @@ def stage(
             with Stream(session.cancel, tally.stages) as stream:
                 features = stream.ahead("read", _feature_batches(session, scorer, run, selection), depth=READ_AHEAD)
                 batches = sent.watch(scorer.predictions(features, run.generation_id, tally, stream))
+                batches = stream.last("write", batches)
                 writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
             reached("copy.sent")
             if tally.rows < selection.selected:

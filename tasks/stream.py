@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -33,6 +33,18 @@ class StageCost:
     #: CPU time of the stage's own threads; what a library computes in threads of its own is not in it.
     cpu_seconds: float = 0.0
     items: int = 0
+
+
+@contextmanager
+def took(cost: StageCost) -> Iterator[None]:
+    """Add what the block takes to a cost."""
+    before, before_cpu = time.perf_counter(), time.thread_time()
+    try:
+        yield
+    finally:
+        cost.seconds += time.perf_counter() - before
+        cost.cpu_seconds += time.thread_time() - before_cpu
+        cost.items += 1
 
 
 class StreamClosed(Exception):
@@ -95,6 +107,13 @@ class Stream:
         self._stages.append(stage)
         stage.start(name, 1, lambda: None)
         return stage
+
+    def last(self, name: str, items: Iterable[Out]) -> Iterator[Out]:
+        """Yield the items, and count what the caller does between them as a stage: the last one, in the caller's thread."""
+        cost = self.costs.setdefault(name, StageCost())
+        for item in items:
+            with took(cost):
+                yield item
 
     def close(self) -> None:
         """End all stages, and wait until their threads have ended; nothing happens the second time.
@@ -264,13 +283,8 @@ class _Counted(Iterator[Out]):
         self._items, self._cost = items, cost
 
     def __next__(self) -> Out:
-        before, before_cpu = time.perf_counter(), time.thread_time()
-        try:
+        with took(self._cost):
             return next(self._items)
-        finally:
-            self._cost.seconds += time.perf_counter() - before
-            self._cost.cpu_seconds += time.thread_time() - before_cpu
-            self._cost.items += 1
 
     def close(self) -> None:
         close = getattr(self._items, "close", None)
