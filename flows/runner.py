@@ -34,6 +34,7 @@ from rich.console import Console
 
 from flows.automations import remove_automations, remove_orphans
 from flows.deploy import Deployed, open_client, put, tagged
+from flows.starter import warm_up
 from tasks.deployments import GUEST, Plan, plan
 from tasks.errors import DeploymentRefused, PrescoreError
 from tasks.settings import read_settings
@@ -83,6 +84,7 @@ def main() -> int:
     threading.Thread(target=end.watch_input, name="prescore lifeline", daemon=True).start()
     for name in _NOISE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warm_up()
     try:
         with open_client() as client:
             deployed = bring(client, plan(read_settings()), alone=ALONE in sys.argv[2:])

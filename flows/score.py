@@ -49,6 +49,7 @@ from tasks.settings import Settings
 from tasks.source_server import keys_beside_rows
 from tasks.steps import step
 from tasks.stopwatch import StepTiming, Stopwatch, Watcher
+from tasks.stream import StageCost
 from tasks.transport import Session, open_snapshot_session
 from tasks.verdicts import Rules
 from tasks.waivers import Waiver
@@ -92,7 +93,7 @@ class RunSummary:
     #: Seconds and CPU seconds of the run, of its steps and of a million predictions; None when it met another run.
     cost: RunCost | None = field(default=None, repr=False)
     #: What worked at once while entities were scored, with its seconds and CPU seconds; empty where nothing was read.
-    stages: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    stages: Mapping[str, StageCost] = field(default_factory=dict, repr=False)
     findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     @property
@@ -556,7 +557,7 @@ def _summary(
         stale_at=promise.stale_at if published else None,
         expires_at=promise.expires_at if published else None,
         followups=tuple(sorted(followup.value for followup in judgement.followups)),
-        stages=getattr(evidence.tally, "stages", {}),
+        stages={} if evidence.tally is None else evidence.tally.stages,
         findings=judgement.findings,
         **counted,
         **_counts(evidence),

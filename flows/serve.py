@@ -24,6 +24,8 @@ from tasks.settings import Settings
 from tasks.supervision import Keeper, Program
 
 HOST = "127.0.0.1"
+# Seconds between two questions of the runner for runs that are due: each is one request.
+POLL_SECONDS = "3"
 # Seconds between two looks at server and runner.
 LOOK_EVERY = 1.0
 
@@ -232,10 +234,12 @@ def _runner_program(settings: Settings, home: Path, api: str, limit: int, *, alo
     places = {"PRESCORE_PIPELINES": str(settings.pipelines_dir), "PRESCORE_DATA_DIR": str(settings.data_dir)}
     # The home of a server of somebody else stays theirs: it may hold the key that it asks for.
     ours = {"PREFECT_HOME": str(home)} if alone else {}
+    # A run that somebody starts on the page begins within this; Prefect itself would look every ten seconds.
+    looks = {"PREFECT_RUNNER_POLL_FREQUENCY": os.environ.get("PREFECT_RUNNER_POLL_FREQUENCY", POLL_SECONDS)}
     return Program(
         what="The runner",
         command=[sys.executable, "-m", "flows.runner", str(limit), *(["alone"] if alone else [])],
-        environment=_without(_OF_SERVER) | _QUIET | places | ours | {"PREFECT_API_URL": api},
+        environment=_without(_OF_SERVER) | _QUIET | places | ours | looks | {"PREFECT_API_URL": api},
         folder=home,
         patience=60.0,
     )

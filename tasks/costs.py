@@ -11,6 +11,8 @@ from tasks.stopwatch import StepTiming
 
 MILLION = 1_000_000
 
+_STAGES = ("read", "prepare", "predict", "write")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerMillion:
@@ -70,7 +72,7 @@ class RunCost:
             steps=tuple(steps),
             stages={
                 name: {"seconds": stage.seconds, "cpu_seconds": stage.cpu_seconds}
-                for name, stage in (stages or {}).items()
+                for name, stage in sorted((stages or {}).items(), key=_place)
             },
         )
 
@@ -94,6 +96,11 @@ class RunCost:
     def as_stored(self) -> str:
         """Return it as the text of a jsonb, to the tenth of a millisecond."""
         return json.dumps(_rounded(self.as_json()))
+
+
+def _place(stage: tuple[str, Any]) -> int:
+    """Return where rows come to a stage: they are begun from the last one back."""
+    return _STAGES.index(stage[0]) if stage[0] in _STAGES else len(_STAGES)
 
 
 def describe_cost(cost: RunCost) -> str:

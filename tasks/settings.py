@@ -106,3 +106,12 @@ def os_user() -> str | None:
         return pwd.getpwuid(os.geteuid()).pw_name
     except (ImportError, KeyError):
         return None
+
+
+#: Lets each run of `prescore serve` start from nothing, as Prefect does by itself.
+COLD_RUNS = "PRESCORE_COLD_RUNS"
+
+
+def wants_cold_runs(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether runs of `prescore serve` are to start from nothing: less memory between runs, slower starts."""
+    return bool(environment.get("PRESCORE_COLD_RUNS"))

@@ -270,7 +270,7 @@ def answers(api: str) -> bool:
 
 def family(process_id: int) -> dict[int, str]:
     """Return the command lines of a process's children and theirs."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     found: dict[int, str] = {}
     parents = {process_id}
@@ -467,6 +467,11 @@ def test_a_run_that_somebody_starts_completes_and_its_predictions_are_readable(s
     assert server.ended(run.id).state_name == "Completed"
     stored = world.one("SELECT trigger, mode, status FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
     assert stored == {"trigger": "manual", "mode": "full", "status": "published"}
+    # It was forked from a process that is still there, and was one of its own.
+    processes = [row[0] for row in world.rows("SELECT process_id FROM prescore.runs")]
+    assert len(set(processes)) == len(processes)
+    assert any("multiprocessing.forkserver" in line for line in family(server.process.pid).values())
+    assert "starts from nothing" not in server.said()
     assert world.rows("SELECT DISTINCT state, as_of FROM predictions.nightly_items") == [("fresh", as_of)]
 
 

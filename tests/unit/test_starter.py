@@ -1,0 +1,130 @@
+"""How serve starts flow runs: forked, with what the run is told, and from nothing where that cannot be."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from flows import starter
+from tasks.settings import COLD_RUNS
+
+ENGINE = [sys.executable, "-m", "prefect.engine"]
+
+
+class Started:
+    """What Prefect's runner hands over, to be told of the process while it works."""
+
+    def __init__(self) -> None:
+        self.process: Any = None
+
+    def started(self, process: Any) -> None:
+        self.process = process
+
+
+class Prefects:
+    """Prefect's own way to start a process."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    async def __call__(self, **asked: Any) -> str:
+        self.asked.append(asked)
+        return "started from nothing"
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked from this one."""
+    monkeypatch.setattr(starter, "_CONTEXT", multiprocessing.get_context("fork"))
+
+
+def start(command: list[str], prefects: Prefects, **told: Any) -> Any:
+    async def run() -> Any:
+        return await starter.start_forked(command, otherwise=prefects, **told)
+
+    return anyio.run(run)
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("code", "expected"), [("raise SystemExit(0)", 0), ("raise SystemExit(7)", 7), ("raise ValueError", 1)]
+)
+def test_a_run_is_forked_and_ends_with_its_own_exit_code(
+    monkeypatch: pytest.MonkeyPatch, code: str, expected: int
+) -> None:
+    monkeypatch.setattr(starter, "run_engine", lambda environment, folder: exec(code))
+    told, prefects = Started(), Prefects()
+
+    ended = start(ENGINE, prefects, task_status=told)
+
+    assert ended.exitcode == expected
+    assert told.process is ended
+    assert ended.pid != os.getpid()
+    assert prefects.asked == []
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_run_that_is_killed_tells_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "run_engine", lambda environment, folder: os.kill(os.getpid(), signal.SIGKILL))
+
+    assert start(ENGINE, Prefects()).exitcode == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_run_has_the_environment_and_the_folder_that_prefect_gives_it_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LEFT_BEHIND", "by the warm process")
+
+    def note(name: str, run_name: str) -> None:
+        (tmp_path / "seen").write_text(f"{name} {run_name} {Path.cwd()} {sorted(os.environ)} {os.environ['A']}")
+
+    monkeypatch.setattr(starter.runpy, "run_module", note)  # type: ignore[attr-defined]
+    monkeypatch.setattr(starter, "_settings", dict)
+
+    assert start(ENGINE, Prefects(), env={"A": "b"}, cwd=tmp_path).exitcode == 0
+
+    assert (tmp_path / "seen").read_text() == f"prefect.engine __main__ {tmp_path} ['A'] b"
+    assert os.environ["LEFT_BEHIND"]
+
+
+def test_what_is_no_run_is_left_to_prefect() -> None:
+    prefects = Prefects()
+
+    assert start(["sh", "-c", "true"], prefects, env={"A": "b"}, stream_output=True) == "started from nothing"
+
+    assert prefects.asked[0]["command"] == ["sh", "-c", "true"]
+    assert prefects.asked[0]["env"] == {"A": "b"}
+    assert prefects.asked[0]["stream_output"] is True
+
+
+def test_a_run_starts_from_nothing_when_it_cannot_be_forked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dead:
+        """A context whose warm process has died."""
+
+        def Process(self, target: Any, args: tuple[Mapping[str, str], str | None]) -> Any:  # noqa: N802
+            return self
+
+        def start(self) -> None:
+            raise EOFError
+
+    monkeypatch.setattr(starter, "_CONTEXT", Dead())
+
+    assert start(ENGINE, Prefects()) == "started from nothing"
+    assert "a run could not be forked (EOFError): it starts from nothing" in caplog.messages
+
+
+def test_who_wants_no_warm_process_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COLD_RUNS, "1")
+
+    assert not starter.warm_up()
