@@ -44,11 +44,13 @@ def forests() -> dict[str, Callable[[pd.DataFrame], Any]]:
     """Return what is measured: the boosted trees of the benchmark, and two forests behind the same encoder."""
     from sklearn.base import clone
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import Pipeline
 
     def behind(trees: Any) -> Callable[[pd.DataFrame], Any]:
         def fit(frame: pd.DataFrame) -> Any:
-            pipeline = clone(boosted(None, frame)).set_params(trees=trees)
-            return pipeline.fit(frame, (frame["f0"] + frame["f1"] > frame["f2"] + frame["f3"]).astype(int))
+            encoder = clone(boosted(None, frame.head(1_000)).steps[0][1])
+            label = (frame["f0"] + frame["f1"] > frame["f2"] + frame["f3"]).astype(int)
+            return Pipeline([("columns", encoder), ("trees", trees)]).fit(frame, label)
 
         return fit
 
