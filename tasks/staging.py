@@ -106,7 +106,9 @@ def stage(
         try:
             what = f"Writing rows of {objects.pipeline}"
             with Stream(session.cancel, tally.stages) as stream:
-                features = stream.ahead("read", _feature_batches(session, scorer, run, selection), depth=READ_AHEAD)
+                features = stream.ahead(
+                    "read", _feature_batches(session, scorer, run, selection, tally), depth=READ_AHEAD
+                )
                 batches = sent.watch(scorer.predictions(features, run.generation_id, tally, stream))
                 batches = stream.last("write", batches)
                 writer.copy_in("prescore_rows", objects.storage_name(storage_id), target, batches, what)
@@ -178,7 +180,9 @@ class _FirstRows:
             yield batch
 
 
-def _feature_batches(session: Session, scorer: Scorer, run: Run, selection: Selection) -> Iterator[pa.RecordBatch]:
+def _feature_batches(
+    session: Session, scorer: Scorer, run: Run, selection: Selection, tally: Tally
+) -> Iterator[pa.RecordBatch]:
     assert run.snapshot is not None
     origin = scorer.pipeline.features.origin
     if scorer.contract.dataset is not None:
