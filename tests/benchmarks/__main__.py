@@ -6,14 +6,16 @@
 It makes a table of N entities (bigint key, 3 text and 16 float columns, updated_at; seeded) in an embedded PostgreSQL of
 its own and registers two models: 100 boosted trees over ordinal codes, and a logistic regression over one-hot columns and
 scaled numbers. Everything is removed at the end. ``--only publication`` measures what readers notice of publications
-instead, ``--only sampling`` says where the CPU goes. Everybody runs in each round, in turns; see ``comparison``, ``scripts``
-and ``limit`` for who they are. Ratios are what counts: seconds are those of this machine in this minute.
+instead, ``--only prefect`` what Prefect adds to a run, ``--only sampling`` says where the CPU goes. Everybody runs in each
+round, in turns; see ``comparison``, ``scripts`` and ``limit`` for who they are. Ratios are what counts: seconds are those of
+this machine in this minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -31,7 +33,7 @@ from tests.benchmarks.table import MODELS, make_table, register
 #: What is measured unless something is asked for alone.
 USUAL_PARTS = ("full", "incremental", "rollback", "lookups")
 #: What is only measured when it is asked for: each is a benchmark of its own, too.
-OTHER_PARTS = ("publication", "sampling")
+OTHER_PARTS = ("publication", "prefect", "sampling")
 PARTS = (*USUAL_PARTS, *OTHER_PARTS)
 #: What is looked up: bare, and as a reader would.
 LOOKUPS = ("bare", "view", "usable", "function")
@@ -57,6 +59,9 @@ def main() -> None:
         published = publication.measure(asked.rows, seconds=asked.seconds, runs=asked.repeat)
         console.print("\n".join(published.lines()), highlight=False, markup=False)
         found["publication"] = asdict(published)
+    if "prefect" in parts:
+        overhead = [sys.executable, "-m", "tests.benchmarks.prefect_overhead", "--turns", str(asked.repeat)]
+        subprocess.run(overhead, check=True)
     if "sampling" in parts:
         with opened() as bench:
             make_table(bench.world, asked.rows)
@@ -132,6 +137,7 @@ def look_up(bench: Bench, name: str, rows: int, seconds: float) -> dict[str, dic
                 "lookups": len(taken),
             }
             for lookup, taken in times.items()
+            if len(taken)
         }
     return found
 
