@@ -25,6 +25,7 @@ from tasks import (
     runs,
     shards,
     staging,
+    storages,
     tallies,
     usersql,
     verdicts,
@@ -189,7 +190,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
         judgement = judge(run, evidence, findings)
     if judgement.disposition >= Disposition.HOLD:
         summary = refuse(run, evidence, judgement, started)
-        publishing.clear_retired(run, objects)
+        storages.tidy(run, objects)
         return summary
     watcher.stage("publish")
     summary = publish(run, evidence, objects, selection, storage_id, judgement, started)
@@ -233,7 +234,9 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
         scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
     run.record(model=model.name, model_version=model.version)
     reached("model.loaded")
-    return scorer, model, Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
+    indexed = tuple(output.name for output in run.pipeline.predictions if output.index)
+    key, outputs = scorer.contract.key, scorer.outputs
+    return scorer, model, Objects(pipeline=run.pipeline.name, key=key, outputs=outputs, indexed=indexed)
 
 
 def gather(
@@ -352,7 +355,7 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     if tally.rejected:
         publishing.record_rejections(run, objects, storage_id)
     if selection.mode is Mode.FULL:
-        publishing.analyse_storage(run, objects, storage_id, tally.rows)
+        storages.finish_storage(run, objects, storage_id, tally.rows)
     elif evidence.served is not None:
         by_itself = replace(scorer, compiled=None)
         sampled = staging.resample(evidence.session, evidence.sources, by_itself, objects, selection, evidence.served)
@@ -372,9 +375,10 @@ def _fill_storage(
 ) -> tuple[int, Tally, bool]:
     """Empty the next storage and fill it; return its id, what was counted, and whether compiled code was found to differ."""
     scorer, sources = evidence.scorer, evidence.sources
-    storage_id = publishing.next_storage(run.connection, run.pipeline.name)
+    storage_id = storages.next_storage(run.connection, run.pipeline.name)
     layout = shards.lay_out(run, scorer, evidence.model, objects, sources, selection, storage_id)
-    storage_id = publishing.clear_next_storage(run, objects, layout)
+    expected = selection.selected if selection.mode is Mode.FULL else 0
+    storage_id = storages.clear_next_storage(run, objects, layout, expected=expected)
     reached("storage.cleared")
     shards.record(run, layout, storage_id, evidence.data_as_of)
     shards.adopt(run, layout)
@@ -467,6 +471,7 @@ def publish(
         message += f" It was not held for {overruled}: what was served is no better."
     message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
+    publishing.keep_samples(run, objects, selection, storage_id, judgement.promise.model_version)
     if evidence.scorer.contract.dataset is not None:
         dataset = evidence.scorer.contract.dataset
         dataset_changes.note(run.connection, run.pipeline, dataset, run.generation_id, evidence.snapshot.as_of)
@@ -475,7 +480,7 @@ def publish(
     logger.info(
         "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
     )
-    publishing.clear_retired(run, objects)
+    storages.tidy(run, objects)
     return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
 
 

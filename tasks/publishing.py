@@ -1,4 +1,4 @@
-"""Publication: three fixed storages per pipeline, and the one transaction that moves head over them.
+"""Publication: the one transaction that moves head over the storages of a pipeline.
 
 Readers see the publication before or the one after, in every isolation level; nothing waits for them.
 """
@@ -6,6 +6,7 @@ Readers see the publication before or the one after, in every isolation level; n
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks.columns import key_arrays, key_hash
-from tasks.database import clock, connect, literal, load_query, one, quote, raw_execute
+from tasks.database import clock, load_query, one, quote, raw_execute
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
 from tasks.freshness import Promise, without_days
@@ -33,20 +34,19 @@ from tasks.readers import (
     require_same,
 )
 from tasks.rollback import move_head, quarantined_in
-from tasks.runs import Fenced, Run, Status, Trigger, end_writers
+from tasks.runs import Fenced, Run, Status, Trigger
 from tasks.schedule import next_tick, period
-from tasks.shards import ONE_STREAM, Layout, forget, take_over
+from tasks.storages import replace_shared_indexes
 
 logger = logging.getLogger(__name__)
 
-# How long an attempt to TRUNCATE waits for readers of a storage that head left long ago; then rows are deleted instead.
-TRUNCATE_LOCK_TIMEOUT = "20ms"
-# Three full storages hold three times the population; at eight times it shrank so much that plans would suffer.
-KEYS_ANALYSED_BELOW = 8
 # Rejected keys listed per run; the count is always exact.
 MOST_REJECTIONS = 100_000
 # A sample keeps at least about this many entities, so that metrics on later labels mean something.
 LEAST_SAMPLE = 1_000
+# A share of the entities is told apart in steps of one to so many. In integers: numerics took 610 ms over a million rows
+# where these take 80.
+SAMPLED_HASHES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,73 +144,11 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
             "the views of %s could not be made anew: readers hold them, or another role owns them; the next run tries again",
             objects.pipeline,
         )
+    if not replace_shared_indexes(connection, objects):
+        logger.info(
+            "the indexes of outputs of %s are still shared by its storages; the next run tries again", objects.pipeline
+        )
     reached("objects.created")
-
-
-def next_storage(connection: sa.Connection, pipeline: str) -> int:
-    """Return the storage that a run may write into: the one that is neither served nor kept for a rollback."""
-    storage_id: int = one(connection, "find_storage", pipeline=pipeline, role="next").storage_id
-    connection.rollback()
-    return storage_id
-
-
-def clear_next_storage(run: Run, objects: Objects, layout: Layout = ONE_STREAM) -> int:
-    """Empty the next storage of whatever is left in it, but for shards that the run keeps, and return its id.
-
-    At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold. All of it on
-    the connection that holds the lock: a run that lost it without knowing can empty nothing, whatever that storage is by
-    then.
-    """
-    connection = run.connection
-    found = one(connection, "find_storage", pipeline=objects.pipeline, role="next")
-    storage = objects.storage(found.storage_id)
-    end_writers(connection, objects.pipeline)
-    if layout.kept is not None:
-        return _clear_around(run, objects, int(found.storage_id), layout)
-    forget(connection, objects.pipeline, int(found.storage_id))
-    connection.commit()  # before their rows: a shard that is written down is there
-    empty = raw_execute(connection, load_query("is_storage_empty", {"storage": storage})).fetchone()[0]
-    safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
-    connection.rollback()
-    if empty or (safe and _truncated(connection, storage)):
-        return int(found.storage_id)
-    raw_execute(connection, load_query("delete_storage", {"storage": storage}))
-    connection.commit()
-    reached("storage.emptied")
-    with connect(run.url, "prescore clear", autocommit=True) as other:
-        raw_execute(other, load_query("vacuum_storage", {"storage": storage}))
-    return int(found.storage_id)
-
-
-def _clear_around(run: Run, objects: Objects, storage_id: int, layout: Layout) -> int:
-    assert layout.kept is not None
-    fragments = {
-        "storage": objects.storage(storage_id),
-        "kept": str(layout.kept_condition(quote(objects.key[0].name))),
-        "generation_id": literal(layout.kept.generation_id),
-    }
-    take_over(run.connection, run.run_id, layout.kept)
-    forget(run.connection, objects.pipeline, storage_id, but_of=run.run_id)
-    raw_execute(run.connection, load_query("delete_outside_ranges", fragments))
-    run.connection.commit()
-    reached("storage.emptied")
-    return storage_id
-
-
-def analyse_storage(run: Run, objects: Objects, storage_id: int, written: int) -> None:
-    """Let the planner know a filled storage, before head moves; an empty one is left alone.
-
-    The keys of all storages together are looked at when there are more, or many fewer, than when they last were.
-    """
-    if written:
-        with connect(run.url, "prescore analyse", autocommit=True) as connection:
-            known = one(connection, "find_row_statistics", rows=objects.rows)
-            if not written <= known.seen <= KEYS_ANALYSED_BELOW * written:
-                only = "ONLY " if known.alone else ""
-                fragments = {"only": only, "rows": objects.rows, "key_names": objects.key_names}
-                raw_execute(connection, load_query("analyse_keys", fragments))
-            raw_execute(connection, load_query("analyse_storage", {"storage": objects.storage(storage_id)}))
-    reached("storage.analysed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +182,29 @@ def record_rejections(run: Run, objects: Objects, storage_id: int) -> None:
     run.connection.execute(sa.text(statement), values)
     run.connection.commit()
     reached("rejections.recorded")
+
+
+def keep_samples(run: Run, objects: Objects, selection: Selection, storage_id: int, model_version: int) -> None:
+    """Keep a share of what this run scored for labels to come, before it is published.
+
+    Nobody reads a sample of a generation that was not published, so that head need not wait for them: choosing them takes a
+    look at every row that was staged. What a run that did not get further has left is removed.
+    """
+    known = {"pipeline": objects.pipeline, "generation_id": run.generation_id}
+    run.connection.execute(sa.text(load_query("forget_samples")), known)
+    share = min(1.0, max(run.pipeline.performance.sample, LEAST_SAMPLE / max(1, selection.population)))
+    fragments = {
+        "storage": objects.storage(storage_id),
+        "key_object": objects.key_object,
+        "output_object": objects.output_object,
+        "key_hash": key_hash(objects.key, "r", seed="1"),
+    }
+    # The remainder of a hash is as often negative: between -SAMPLED_HASHES and SAMPLED_HASHES.
+    below = math.ceil((2 * share - 1) * SAMPLED_HASHES)
+    values = {**known, "model_version": model_version, "hashes": SAMPLED_HASHES, "below": below}
+    run.connection.execute(sa.text(load_query("keep_samples", fragments)), values)
+    run.connection.commit()
+    reached("samples.kept")
 
 
 def publish(
@@ -280,8 +241,6 @@ def publish(
         reached("publish.generation_written")
         move_head(connection, objects.pipeline, run.generation_id, values["quarantined"])
         reached("publish.head_moved")
-        _keep_samples(run, objects, selection, storage_id, int(values["model_version"]))
-        reached("publish.samples_kept")
         _cover_ticks(run, selection.mode)
         reached("publish.ticks_covered")
         ending = {**summary, "status": Status.PUBLISHED.value, "run_id": run.run_id}
@@ -296,12 +255,6 @@ def publish(
         raise
     reached("publish.committed")
     return published
-
-
-def clear_retired(run: Run, objects: Objects) -> None:
-    """Empty what the publication left behind, so that the other storages hold the previous publication and nothing else."""
-    clear_next_storage(run, objects)
-    reached("retired.cleared")
 
 
 def _fence(run: Run, before: Served | None) -> None:
@@ -421,24 +374,6 @@ def _generation(run: Run, selection: Selection, published: Published) -> dict[st
     }
 
 
-def _keep_samples(run: Run, objects: Objects, selection: Selection, storage_id: int, model_version: int) -> None:
-    """Keep a share of what this run scored, from the storage that it was staged in: a merge costs what was rescored."""
-    share = max(run.pipeline.performance.sample, LEAST_SAMPLE / max(1, selection.population))
-    fragments = {
-        "storage": objects.storage(storage_id),
-        "key_object": objects.key_object,
-        "output_object": objects.output_object,
-        "key_hash": key_hash(objects.key, "r", seed="1"),
-    }
-    values = {
-        "pipeline": objects.pipeline,
-        "generation_id": run.generation_id,
-        "model_version": model_version,
-        "share": min(1.0, share),
-    }
-    run.connection.execute(sa.text(load_query("keep_samples", fragments)), values)
-
-
 def _cover_ticks(run: Run, mode_run: Mode) -> None:
     """A scheduled (or recovery) publication covers the ticks up to its start; a person's does not mask a dead scheduler."""
     if run.trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY} or run.snapshot is None:
@@ -449,20 +384,6 @@ def _cover_ticks(run: Run, mode_run: Mode) -> None:
             tick: datetime = next_tick(crons, run.pipeline.schedule.timezone, run.snapshot.clock_at)
             values = {"pipeline": run.pipeline.name, "mode": mode.value, "next_tick": tick}
             run.connection.execute(sa.text(load_query("advance_schedule")), values)
-
-
-def _truncated(connection: sa.Connection, storage: str) -> bool:
-    try:
-        raw_execute(connection, f"SET LOCAL lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
-        raw_execute(connection, load_query("truncate_storage", {"storage": storage}))
-    except psycopg2.Error as error:
-        if error.pgcode != "55P03":  # lock_not_available
-            raise
-        connection.rollback()
-        return False
-    connection.commit()
-    reached("storage.emptied")
-    return True
 
 
 def grace(pipeline: Pipeline, crons: tuple[str, ...]) -> timedelta:

@@ -333,6 +333,20 @@ QUESTIONS: tuple[Question, ...] = (
         "Let changes.sql name every table that features.sql reads; run prescore score with --full once.",
     ),
     _ask(
+        "storage.space",
+        "R5",
+        "Does what this run is about to write fit on the disk of the server?",
+        "A disk that fills up in the middle of a load stops the whole server, readers too.",
+        "Free disk space of the database server, or give it more.",
+    ),
+    _ask(
+        "storage.bloat",
+        "R6",
+        "How many times what its rows need does the storage that is served take?",
+        "Merged rows leave the old ones behind; without VACUUM scans and disks pay for rows that nobody sees.",
+        "Look for transactions and replication slots that stay open for hours: VACUUM removes nothing that they may still see.",
+    ),
+    _ask(
         "schedule.missed",
         "T1",
         "Did a scheduled run not happen?",

@@ -20,6 +20,8 @@ from tasks.pipeline import Pipeline
 from tasks.transport import quoted_table
 
 STORAGES = (1, 2, 3)
+# Bytes of a name; PostgreSQL cuts what is longer.
+MOST_NAME = 63
 
 # How long making a view anew waits for readers, who wait behind it meanwhile.
 REPLACE_LOCK_TIMEOUT = "20ms"
@@ -73,6 +75,8 @@ class Objects:
     pipeline: str
     key: tuple[Column, ...]
     outputs: tuple[Column, ...]
+    #: Names of the outputs that readers rank and filter by.
+    indexed: tuple[str, ...] = ()
 
     @property
     def rows(self) -> str:
@@ -86,6 +90,18 @@ class Objects:
     def storage(self, storage_id: int) -> str:
         """A storage's table."""
         return quoted_table("prescore_rows", self.storage_name(storage_id))
+
+    def output_indexes(self, storage_id: int) -> list[str]:
+        """Unquoted names of the indexes that a storage has on outputs."""
+        return [_index_name(self.storage_name(storage_id), output) for output in self.indexed]
+
+    def output_indexes_of(self, storage_id: int) -> list[tuple[str, str]]:
+        """The indexes that a storage has on outputs, and the output of each."""
+        return [(quote(name), quote(o)) for name, o in zip(self.output_indexes(storage_id), self.indexed, strict=True)]
+
+    def qualified(self, index: str) -> str:
+        """A quoted index with the schema of the rows."""
+        return f"{quote('prescore_rows')}.{index}"
 
     @property
     def view(self) -> str:
@@ -143,10 +159,9 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
     ``comments`` adds to the COMMENT of an output, for example the order of its classes.
     """
     raw_execute(connection, load_query("create_rows_table", _rows_fragments(objects)))
-    declared = {output.name: output for output in pipeline.predictions}
-    for column in objects.outputs:
-        if declared[column.name].index:
-            fragments = {"rows": objects.rows, "output": quote(column.name)}
+    for storage_id in STORAGES:
+        for index, output in objects.output_indexes_of(storage_id):
+            fragments = {"index": index, "storage": objects.storage(storage_id), "output": output}
             raw_execute(connection, load_query("create_output_index", fragments))
     for statement in definitions(objects):
         raw_execute(connection, statement)
@@ -258,6 +273,15 @@ def _comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, co
         "reader accepts; beyond it the state is expired."
     )
     raw_execute(connection, load_query("comment_on_function", {"signature": signature, "comment": literal(text)}))
+
+
+def _index_name(storage: str, output: str) -> str:
+    """Return the name of an index, told apart by a digest where PostgreSQL would cut it short."""
+    name = f"{storage}_by_{output}"
+    if len(name) <= MOST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MOST_NAME - 9]}_{digest}"
 
 
 def _object(columns: Sequence[Column]) -> str:

@@ -9,9 +9,9 @@ import resource
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -160,6 +160,12 @@ class Run:
     snapshot: Snapshot | None = None
     #: Where the sources are on another server: the connection that keeps their snapshot.
     sources_holder: sa.Connection | None = None
+    #: Ends the transactions that hold the snapshots.
+    let_go: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def release_snapshot(self) -> None:
+        """Let rows go that only this run's snapshot still sees, once everything is read: VACUUM keeps them until then."""
+        self.let_go()
 
     def require_sources(self) -> None:
         """Refuse to go on without the snapshot of the sources.
@@ -270,7 +276,9 @@ def open_run(
         reached("run.opened")
         stack.enter_context(_heartbeat(url, run.run_id))
         try:
-            run.snapshot, run.sources_holder = stack.enter_context(_open_snapshots(run, as_of))
+            holder = stack.enter_context(ExitStack())
+            run.snapshot, run.sources_holder = holder.enter_context(_open_snapshots(run, as_of))
+            run.let_go = holder.close
             run.snapshot = replace(run.snapshot, requested=as_of is not None)
             run.record(as_of=run.snapshot.as_of)
             reached("snapshot.exported")

@@ -1,4 +1,4 @@
--- Index an output in every storage, for ranking and filtering through the usable rows. Rejected rows are left out: they
--- hold no prediction, and a descending order would put their NULLs first.
--- Fragments: rows (table), output (column). Grain: no rows.
-CREATE INDEX ON {rows} ({output}) WHERE rejected IS NULL
+-- Index an output in one storage, for ranking and filtering through the usable rows, unless it is there. Rejected rows are
+-- left out: they hold no prediction, and a descending order would put their NULLs first. Readers are not blocked.
+-- Fragments: index (name), storage (table), output (column). Grain: no rows.
+CREATE INDEX IF NOT EXISTS {index} ON {storage} ({output}) WHERE rejected IS NULL

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, times, values
+from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, storage, times, values
 from tasks.checks.evidence import Check, Evidence, Phase
 from tasks.database import limit_statements
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
@@ -213,6 +213,16 @@ CHECKS: tuple[Check, ...] = (
         remedy="Look at what [entity] query returns now.",
         followups=frozenset({Followup.REFRESH_SOURCE}),
     ),
+    Check(
+        id="storage.space",
+        code="R5",
+        class_=_G,
+        on_fail=_HOLD,
+        ask=storage.space,
+        when=Phase.POPULATION,
+        remedy="Free disk space of the database server, or give it more.",
+    ),
+    Check(id="storage.bloat", code="R6", class_=_G, on_fail=_TELL, ask=storage.bloat, when=Phase.POPULATION),
     Check(
         id="model.identity",
         code="M2",

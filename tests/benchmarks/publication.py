@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import psycopg2
 
-from tasks import embedded, migrations, publishing
+from tasks import embedded, migrations, publishing, storages
 from tasks.pipeline import load_pipeline
 from tasks.population import Mode
 from tasks.readers import Objects
@@ -168,7 +168,7 @@ def _run(world: World, rows: int, pool: ProcessPoolExecutor, windows: Windows, m
             world.execute(f"UPDATE public.items SET updated_at = now() WHERE id % 100 = 0 AND id <= {rows}")
         started = time.monotonic()
         spans = pool.submit(_score, world, mode is Mode.FULL).result()
-        moving, clearing = spans["publish"], spans["clear_retired"]
+        moving, clearing = spans["publish"], spans["tidy"]
         windows.add("scoring", started, moving[0])
         windows.add("moving", *moving, AROUND)
         windows.add("clearing", *clearing)
@@ -178,7 +178,7 @@ def _run(world: World, rows: int, pool: ProcessPoolExecutor, windows: Windows, m
 def _score(world: World, full: bool) -> dict[str, tuple[float, float]]:
     """Score in a process of its own; return when head was moved, and when the retired storage was cleared."""
     spans: dict[str, tuple[float, float]] = {}
-    originals = {name: getattr(publishing, name) for name in ("publish", "clear_retired")}
+    originals = {"publish": publishing.publish, "tidy": storages.tidy}
 
     def timed(name: str) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -191,12 +191,10 @@ def _score(world: World, full: bool) -> dict[str, tuple[float, float]]:
         return call
 
     try:
-        for name in originals:
-            setattr(publishing, name, timed(name))
+        publishing.publish, storages.tidy = timed("publish"), timed("tidy")
         summary = world.score(full=full)
     finally:
-        for name, original in originals.items():
-            setattr(publishing, name, original)
+        publishing.publish, storages.tidy = originals["publish"], originals["tidy"]
     if summary.status != Status.PUBLISHED:
         raise SystemExit(summary.message)
     return spans
@@ -322,7 +320,7 @@ def _clear(world: World) -> dict[str, float]:
     """Time the ways to clear the next storage: at once, and row by row while an older snapshot is there."""
     pipeline = load_pipeline(world.settings.pipelines_dir / "items")
     contract = world.contract(pipeline)
-    objects = Objects(pipeline="items", key=contract.key, outputs=())
+    objects = Objects(pipeline="items", key=contract.key, outputs=(), indexed=("p",))
     storages = dict(world.rows("SELECT role, storage_id FROM prescore.storages WHERE pipeline = 'items'"))
     (rows,) = world.rows(f"SELECT count(*) FROM prescore_rows.items_{storages['current']}")[0]
     found = {}
@@ -342,7 +340,7 @@ def _clear(world: World) -> dict[str, float]:
             )
         with open_run(world.url, pipeline, **options) as run:  # type: ignore[arg-type]
             begun = time.monotonic()
-            publishing.clear_next_storage(run, objects)
+            storages.clear_next_storage(run, objects)
             found[name] = time.monotonic() - begun
             run.end(Status.CANCELLED, "a benchmark")
         old.close()

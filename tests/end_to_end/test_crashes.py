@@ -77,7 +77,7 @@ class Case:
 
 def _cases() -> list[Case]:
     only = {
-        "full": {"storage.analysed"},
+        "full": {"storage.indexed", "storage.analysed"},
         "incremental": {"publish.gone_removed"},
         "first": {"objects.begun"},
     }
