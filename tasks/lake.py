@@ -270,27 +270,34 @@ class _Writing:
 
     def _write_rows(self, workspace: str) -> int:
         columns = (*self.objects.key, AS_OF, SCORED_IN, REJECTED, *self.objects.outputs)
-        generation_id = literal(self.published.generation_id)
+        # Rows that were looked at again and found to be the same have a new as_of, whatever they were scored in.
+        changed = f"r.scored_in = {literal(self.published.generation_id)} OR r.as_of >= {literal(self.published.as_of)}"
         statement = load_query(
             "read_archived_rows",
             {
                 "columns_read": ", ".join(f"{c.read('r.' + quote(c.name))} AS {quote(c.name)}" for c in columns),
                 "storage": self.objects.storage(self.published.storage_id),
-                "pipeline": literal(self.pipeline.name),
-                "generation_id": generation_id,
-                "condition": "true" if self.amends is None else f"r.scored_in = {generation_id}",
+                "condition": "true" if self.amends is None else changed,
             },
         )
+        serving = load_query("read_served_generation", {"pipeline": literal(self.pipeline.name)})
+        what = f"Reading what {self.pipeline.name} serves"
         with open_session(self.url, "prescore archive") as session:
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            with session.stream(statement, f"Reading what {self.pipeline.name} serves") as batches:
+            served = session.table(serving, what).column(0).to_pylist()
+            if served != [self.published.generation_id]:
+                raise ArchiveFailed(
+                    self.place,
+                    "its rows are not there to read any more, since another publication is served",
+                    "The next run copies what is served then.",
+                )
+            with session.stream(statement, what) as batches:
                 rows = self._write_files(workspace, "part", columns, batches)
-        wanted = self.published.rows if self.amends is None else (self.published.scored or 0) + self.published.rejected
-        if rows != wanted:
+        if self.amends is None and rows != self.published.rows:
             raise ArchiveFailed(
                 self.place,
-                f"{rows:,} of its {wanted:,} rows are still there to read, since something else was published or returned to",
-                "The next run copies what is served then.",
+                f"{rows:,} rows are stored of the {self.published.rows:,} that were published",
+                f"Run `prescore score {self.pipeline.name} --full`.",
             )
         return rows
 

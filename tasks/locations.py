@@ -69,29 +69,30 @@ def open_location(location: str, folder: Path | None = None) -> tuple[AbstractFi
     try:
         filesystem, path = url_to_fs(location)
     except (ImportError, ValueError) as error:
-        found = _by_pyarrow(location)
-        if found is None:
-            protocol = location.partition("://")[0]
+        try:
+            filesystem, path = _by_pyarrow(location)
+        except Exception as other:
+            protocol = printable(location.partition("://")[0])
             raise LocationUnusable(
                 location,
-                f"no library here opens {printable(protocol)}:// ({type(error).__name__})",
+                f"fsspec has no library here that opens {protocol}:// ({type(error).__name__}), and pyarrow does not open it "
+                f"either ({type(other).__name__})",
                 "Install the one that fsspec names for it, such as s3fs, gcsfs or adlfs.",
             ) from None
-        filesystem, path = found
     except STORE_ERRORS as error:
         raise unusable(location, error) from None
     return filesystem, path.rstrip("/") or path
 
 
-def _by_pyarrow(location: str) -> tuple[Any, str] | None:
-    import pyarrow as pa
+def _by_pyarrow(location: str) -> tuple[Any, str]:
+    """Open a location with pyarrow's own file systems; raises whatever they raise."""
     from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import FileSystem
+    from pyarrow import fs
 
-    try:
-        filesystem, path = FileSystem.from_uri(location)
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError):
-        return None
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if location.startswith("s3://") and region:  # else it asks the bucket where it is, by another address
+        return ArrowFSWrapper(fs.S3FileSystem(region=region)), location.removeprefix("s3://")
+    filesystem, path = fs.FileSystem.from_uri(location)
     return ArrowFSWrapper(filesystem), path
 
 

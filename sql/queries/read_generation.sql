@@ -1,6 +1,3 @@
--- Read a publication as it was published, with how the run that made it was told to end.
+-- Read a publication as it was published.
 -- Parameters: generation_id (bigint). Grain: one row.
-SELECT g.*, r.scored, r.rejected
-FROM prescore.generations AS g
-JOIN prescore.runs AS r ON r.run_id = g.run_id
-WHERE g.generation_id = :generation_id
+SELECT * FROM prescore.generations WHERE generation_id = :generation_id

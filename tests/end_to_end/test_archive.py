@@ -18,7 +18,10 @@ from tasks import health, lake
 from tasks.database import connect
 from tasks.errors import PipelineInvalid
 from tasks.faults import ARCHIVE_POINTS
+from tasks.features import describe
 from tasks.pipeline import load_pipeline
+from tasks.readers import Objects
+from tasks.scorers import load_scorer
 from tasks.transport import open_session
 from tests.disturbances import prescore
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
@@ -286,3 +289,22 @@ def test_an_address_that_depends_on_where_it_is_read_or_holds_a_secret_is_refuse
     world = World(url="", settings=make_world("", tmp_path, rows=None).settings)
     with pytest.raises(PipelineInvalid, match=told):
         make_pipeline(world, toml=f'{PIPELINE_TOML}[archive]\nurl = "{url}"\n')
+
+
+def test_what_is_not_served_any_more_is_not_copied(database_url: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "lake")
+    world = world_of(database_url, tmp_path, url)
+    first = world.score()
+    assert first.generation_id is not None
+    pipeline = load_pipeline(world.settings.pipelines_dir / "items")
+    with connect(world.url) as connection:
+        contract = describe(connection, pipeline)
+        scorer, _ = load_scorer(connection, pipeline, world.url)
+    world.score(full=True)
+    (tmp_path / "lake" / "items" / f"generation={first.generation_id}").rename(tmp_path / "lost")
+
+    objects = Objects(pipeline="items", key=contract.key, outputs=scorer.outputs)
+    with pytest.raises(lake.ArchiveFailed, match="another publication is served"):
+        lake.archive(world.url, pipeline, objects, first.generation_id)
+
+    assert first.generation_id not in visible(url)
