@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -172,22 +173,39 @@ class Finding:
 
 
 def record(connection: sa.Connection, run_id: int, pipeline: str, findings: Iterable[Finding]) -> None:
-    """Store findings of a run, and commit; a check that runs again in the same run replaces its finding."""
-    statement = sa.text(load_query("insert_check"))
-    for finding in findings:
-        values = {name: value for name, value in vars(finding).items() if name not in _NOT_STORED}
-        values |= {
-            "run_id": run_id,
-            "pipeline": pipeline,
-            "class": finding.class_.value,
-            "verdict": finding.verdict.value,
-            "effective": finding.effective.value,
-            "disposition": finding.disposition.name.lower(),
-            "followups": sorted(followup.value for followup in finding.due),
-            "evidence": json.dumps(_evidence(finding)),
-        }
-        connection.execute(statement, values)
+    """Store findings of a run in one statement, and commit; a check that runs again in the same run replaces its finding."""
+    # By check and subject: what is found last counts.
+    stored = {(finding.check_id, finding.subject): _stored(run_id, pipeline, finding) for finding in findings}
+    if stored:
+        told = json.dumps(list(stored.values()), default=_as_text)
+        connection.execute(sa.text(load_query("insert_checks")), {"findings": told})
     connection.commit()
+
+
+def _stored(run_id: int, pipeline: str, finding: Finding) -> dict[str, Any]:
+    values = {name: _finite(value) for name, value in vars(finding).items() if name not in _NOT_STORED}
+    return values | {
+        "run_id": run_id,
+        "pipeline": pipeline,
+        "class": finding.class_.value,
+        "verdict": finding.verdict.value,
+        "effective": finding.effective.value,
+        "disposition": finding.disposition.name.lower(),
+        "followups": sorted(followup.value for followup in finding.due),
+        "evidence": _evidence(finding),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JSON may hold it: a number that is not finite as text, which PostgreSQL reads as that number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_text(value: Any) -> str:
+    """Return an instant as JSON holds it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"no JSON for {type(value).__name__}")
 
 
 def _evidence(finding: Finding) -> dict[str, Any]:
