@@ -82,6 +82,7 @@ class CompiledEstimator:
         self._lock = threading.Lock()
         self._returned: dict[str, int] = {}
         self._due: dict[str, int] = {}
+        self._noted = False
         #: What differed from scikit-learn, in words; None as long as nothing did.
         self.differed: str | None = None
 
@@ -122,7 +123,8 @@ class CompiledEstimator:
             return by_scikit_learn(rows)
         try:
             found = self.compute(method, rows)
-        except Exception:  # whatever is wrong with these rows: scikit-learn says it in its own words, or scores them
+        except Exception as error:  # whatever is wrong with these rows: scikit-learn says it, or scores them
+            self._note(f"of {error}" if isinstance(error, NotThisBatch) else f"it raised {type(error).__name__}")
             return by_scikit_learn(rows)
         sample = self._sample(method, len(found))
         if len(sample):
@@ -147,6 +149,12 @@ class CompiledEstimator:
         wanted = min(rows, SAMPLE_ROWS if before else FIRST_ROWS)
         shift = before % max(1, rows // wanted)
         return np.minimum(np.arange(wanted) * rows // wanted + shift, rows - 1)
+
+    def _note(self, why: str) -> None:
+        with self._lock:
+            first, self._noted = not self._noted, True
+        if first:
+            logger.info("scikit-learn's own code scores a batch that the compiled form does not, because %s", why)
 
     def _drop(self, what: str) -> None:
         with self._lock:

@@ -217,6 +217,22 @@ def test_a_model_of_an_array_gets_arrays(folder: Path) -> None:
     assert_equal(form, estimator, make_frame(100, seed=2)[NUMBERS].to_numpy())
 
 
+def test_two_kinds_of_missing_are_scored_by_scikit_learn(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    estimator = fitted(encoded(HistGradientBoostingClassifier(max_iter=3), texts=texts), 2, make_frame(300, seed=1))
+    form = compiled(estimator, folder, make_frame(20, seed=2, missing=0))
+    assert form is not None
+    rows = make_frame(100, seed=3)
+    rows.loc[rows["country"].isna() & (rows.index > 50), "country"] = np.nan
+    assert {type(value) for value in rows["country"][rows["country"].isna()]} == {type(None), float}
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            np.testing.assert_array_equal(form.predict_proba(rows), estimator.predict_proba(rows))
+    assert [record.getMessage() for record in caplog.records] == [
+        "scikit-learn's own code scores a batch that the compiled form does not, because of several kinds of missing values"
+    ]
+
+
 def test_what_scikit_learn_refuses_it_refuses_in_its_own_words(folder: Path) -> None:
     frame = make_frame(300, seed=1, missing=0)
     for trees, wrong in (
