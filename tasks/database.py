@@ -27,10 +27,11 @@ from tasks.settings import Settings
 # A dead peer is noticed within a minute (15 s + 3 * 15 s), so that the lock of a run on a lost machine becomes free.
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 15, "keepalives_count": 3}
 
-# Every connection speaks the same dialect of dates, numbers and strings, whatever the role or database sets.
+# Every connection speaks the same dialect of dates, numbers and strings, whatever the role or database sets. Arrow takes
+# text for UTF-8 as it comes: that of a database in another encoding has to be converted by its server.
 SESSION = (
     "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 "
-    "-c standard_conforming_strings=on -c client_min_messages=warning"
+    "-c standard_conforming_strings=on -c client_min_messages=warning -c client_encoding=UTF8"
 )
 
 # How long a statement may take on connections that are made within limit_statements.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from flows.check import check
 from flows.preview import preview_run, read_features
 from flows.train import train
+from tasks import source_server
 from tasks.database import DatabaseUnreachable, connect, raw_execute
 from tasks.errors import PrescoreError
 from tasks.features import QueryRefused
@@ -143,6 +144,24 @@ def test_keys_of_several_columns_and_types_travel_as_they_are(apart: World, toge
 
 
 @pytest.mark.slow
+def test_text_of_a_database_in_another_encoding_arrives_as_it_is(
+    database_url: str, server_url: str, tmp_path: Path
+) -> None:
+    name = f"latin_{uuid.uuid4().hex[:8]}"
+    execute(server_url, f"CREATE DATABASE {name} ENCODING LATIN1 LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    try:
+        world = make_world(database_url, tmp_path, rows=40, source_url=psql_url(server_url, name))
+        world.change("ALTER TABLE public.items ALTER id TYPE text USING 'café ' || id")
+        make_model(world, make_pipeline(world))
+        assert world.score().scored == 40
+        world.change("UPDATE public.items SET updated_at = clock_timestamp() WHERE id = 'café 7'")
+        assert (world.score().changed, world.score(full=True).gone) == (1, 0)
+        assert world.one("SELECT state FROM predictions.items_for('café 7')") == {"state": "fresh"}
+    finally:
+        execute(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.mark.slow
 def test_an_entity_query_that_repeats_a_key_is_refused(apart: World) -> None:
     apart.score()
     apart.change("CREATE TABLE public.twice AS SELECT id FROM public.items UNION ALL SELECT 1001 UNION ALL SELECT 1001")
@@ -182,6 +201,7 @@ def test_a_run_sees_its_sources_as_they_were_and_the_next_one_what_changed_meanw
     assert apart.rows("SELECT p FROM predictions.items WHERE id = 3") != seen
 
 
+@pytest.mark.slow
 def test_rows_that_a_transaction_of_the_sources_commits_late_are_found(apart: World) -> None:
     apart.score()
     with connect(apart.source_url) as slow:
@@ -191,10 +211,27 @@ def test_rows_that_a_transaction_of_the_sources_commits_late_are_found(apart: Wo
     assert apart.score().changed == 1
 
 
+def test_a_clock_of_the_sources_that_is_behind_sets_the_run_back(apart: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = source_server.hold_snapshot
+
+    @contextmanager
+    def behind(url: str) -> Iterator[Any]:
+        with hold(url) as (state, holder):
+            yield replace(state, now=state.now - timedelta(minutes=7)), holder
+
+    monkeypatch.setattr(source_server, "hold_snapshot", behind)
+    began = datetime.now(UTC)
+    as_of = apart.score().as_of
+
+    assert as_of is not None
+    assert timedelta(minutes=6) < began - as_of <= timedelta(minutes=7)
+    assert apart.one("SELECT data_as_of, watermark FROM prescore.head") == {"data_as_of": as_of, "watermark": as_of}
+
+
 # What a person asks for ----------------------------------------------------------------------------------------------
 
 
-def test_check_previews_and_training_read_the_other_server(apart: World) -> None:
+def test_check_and_previews_read_the_other_server(apart: World) -> None:
     (report,) = check(apart.settings, "items")
     assert report.errors == ()
     assert (report.would["mode"], report.would["new"]) == ("full", 1_000)
@@ -206,6 +243,9 @@ def test_check_previews_and_training_read_the_other_server(apart: World) -> None
     assert preview_run(apart.settings, "items", limit=1, named=["7"]).entities[0].predictions is not None
     assert read_features(apart.settings, "items", limit=4).rows.num_rows == 4
 
+
+@pytest.mark.slow
+def test_training_reads_the_other_server(apart: World) -> None:
     labels = "SELECT id, now() AS as_of, (a > 0)::integer AS label FROM public.items, run"
     model = (
         "from sklearn.linear_model import LogisticRegression\nfrom sklearn.pipeline import make_pipeline\n"
@@ -222,6 +262,7 @@ def test_check_previews_and_training_read_the_other_server(apart: World) -> None
     assert apart.score().status is Status.PUBLISHED
 
 
+@pytest.mark.slow
 def test_a_role_that_may_only_read_the_sources_is_enough(apart: World, server_url: str) -> None:
     role = f"reader_{uuid.uuid4().hex[:8]}"
     execute(server_url, f"CREATE ROLE {role} LOGIN PASSWORD 'only-reads'")
@@ -304,7 +345,7 @@ def test_a_statement_that_a_standby_ends_says_what_to_set(apart: World) -> None:
     assert "conflict with recovery" in last_run(apart)["message"]
 
 
-@pytest.mark.parametrize("step", ["check the guards", "score"])
+@pytest.mark.parametrize("step", ["check the guards", pytest.param("score", marks=pytest.mark.slow)])
 def test_a_connection_to_the_sources_that_is_lost_says_whose(apart: World, step: str) -> None:
     def cut() -> None:
         apart.change(
