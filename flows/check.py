@@ -85,9 +85,9 @@ def _against_database(url: str, source_url: str, pipeline: Pipeline, report: Che
                     rows = publishing.head(connection, pipeline.name).rows
                     changes = dataset_changes.since_published(connection, pipeline, contract, served, rows, now)
                 because, pipeline = changes.because, changes.pipeline
-            beside = keys_beside_rows(url, "", session, reader, pipeline, contract.key, now, served, full=bool(because))
+            beside = keys_beside_rows(url, "", session, reader, pipeline, contract, now, served, full=bool(because))
             with beside as (joined, asked):
-                selection = population.summarise(joined, asked, contract.key, now, served, because)
+                selection = population.summarise(joined, asked, contract, now, served, because)
         except PrescoreError as error:
             return replace(report, errors=(*report.errors, str(error)))
     return replace(

@@ -300,7 +300,7 @@ def check_guards(run: Run, evidence: Evidence) -> list[Finding]:
 @step
 def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
     """Find out who needs a prediction, in the snapshot of the run."""
-    pipeline, served, key = run.pipeline, evidence.served, evidence.scorer.contract.key
+    pipeline, served, contract = run.pipeline, evidence.served, evidence.scorer.contract
     because = population.why_full(pipeline, served, evidence.model.version, asked=asked is Mode.FULL)
     as_of = evidence.snapshot.as_of
     if not because and served is not None:
@@ -310,13 +310,13 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
         because, pipeline = changes.because, changes.pipeline
     session, sources = evidence.session, evidence.sources
     beside = keys_beside_rows(
-        run.url, evidence.snapshot.name, session, sources, pipeline, key, as_of, served, full=bool(because)
+        run.url, evidence.snapshot.name, session, sources, pipeline, contract, as_of, served, full=bool(because)
     )
     with beside as (session, pipeline):
-        selection = population.summarise(session, pipeline, key, as_of, served, because)
+        selection = population.summarise(session, pipeline, contract, as_of, served, because)
         reached("population.summarised")
         if selection.mode is Mode.INCREMENTAL and served is not None:
-            selection = population.select(session, pipeline, key, as_of, served, selection, run.run_id)
+            selection = population.select(session, pipeline, contract, as_of, served, selection, run.run_id)
     run.record(
         mode=selection.mode.value,
         population=selection.population,

@@ -327,7 +327,7 @@ COMMENT ON COLUMN prescore.generations.stale_after IS 'Contract: a row is stale 
 COMMENT ON COLUMN prescore.generations.serve_stale_for IS 'Contract: how long stale predictions are still served.';
 COMMENT ON COLUMN prescore.generations.model_aging_at IS 'From when the model is old enough to warn.';
 COMMENT ON COLUMN prescore.generations.model_stale_at IS 'From when the model is too old.';
-COMMENT ON COLUMN prescore.generations.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.generations.time_invariant IS 'Unchanged rows share the age of head: features do not depend on as_of, or each run compares those of everybody.';
 COMMENT ON COLUMN prescore.generations.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
 COMMENT ON COLUMN prescore.generations.verdict IS 'Worst verdict of the checks that flag a publication.';
 COMMENT ON COLUMN prescore.generations.reasons IS 'What the checks found, for readers.';
@@ -432,7 +432,7 @@ COMMENT ON COLUMN prescore.head.stale_after IS 'Contract: a row is stale when it
 COMMENT ON COLUMN prescore.head.serve_stale_for IS 'Contract: how long stale predictions are still served.';
 COMMENT ON COLUMN prescore.head.model_aging_at IS 'From when the model is old enough to warn.';
 COMMENT ON COLUMN prescore.head.model_stale_at IS 'From when the model is too old.';
-COMMENT ON COLUMN prescore.head.time_invariant IS 'Features do not depend on as_of: unchanged rows share the age of head.';
+COMMENT ON COLUMN prescore.head.time_invariant IS 'Unchanged rows share the age of head: features do not depend on as_of, or each run compares those of everybody.';
 COMMENT ON COLUMN prescore.head.serve_expired IS 'Contract: on_expired = "serve", expired scores are still shown.';
 COMMENT ON COLUMN prescore.head.verdict IS 'Worst verdict of the checks that flag a publication.';
 COMMENT ON COLUMN prescore.head.reasons IS 'What the checks found, for readers.';

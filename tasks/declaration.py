@@ -68,7 +68,20 @@ _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 #: The other parameter of predictions.<pipeline>_for(<key>, max_stale).
 _PARAMETERS = frozenset({"max_stale"})
 #: Columns that stand beside the key in the statements that select a population.
-_WORKING_COLUMNS = frozenset({"why", "is_changed", "is_there", "served_as_of", "is_hidden"})
+_WORKING_COLUMNS = frozenset(
+    {
+        "why",
+        "is_changed",
+        "is_there",
+        "served_as_of",
+        "is_hidden",
+        "prescore_hash",
+        "prescore_served",
+        "prescore_due",
+        "prescore_found",
+        "prescore_fingerprint",
+    }
+)
 
 
 class _Table(BaseModel):
@@ -180,6 +193,8 @@ class Features(_Table):
     ] = None
     #: Returns the keys whose features may have changed after since.at.
     changes: Annotated[UserQuery, BeforeValidator(query_field("[features] changes", "since"))] | None = None
+    #: Whether a hash of each row's features is kept beside its prediction, and says what changed: instead of ``changes``.
+    fingerprint: bool = False
     #: Function of one frame that returns one, row by row: ``model.py:preprocess``.
     preprocess: Annotated[str, AfterValidator(function_field(1))] | None = None
     #: A row older than this is scored again even if nothing changed, because windows slide.
@@ -195,6 +210,23 @@ class Features(_Table):
         if self.query is not None:
             return self.query.origin
         return f"dataset {self.dataset.url}" if self.dataset is not None else "pipeline.toml [features]"
+
+    @property
+    def certified(self) -> bool:
+        """Whether every publication vouches for all rows: those it left alone are as young as those it scored."""
+        return self.time_invariant or self.fingerprint
+
+    @model_validator(mode="after")
+    def _check_fingerprint(self) -> Features:
+        if self.fingerprint and self.dataset is not None:
+            raise ValueError("fingerprint = true needs a query; rows of a dataset are new by its updated_at")
+        if self.fingerprint and self.changes is not None:
+            raise ValueError("changes and fingerprint = true both say what changed; keep one of the two")
+        if self.fingerprint and self.valid_for is not None:
+            raise ValueError(
+                "with fingerprint = true every incremental run looks at every row, so that none needs renewal; remove valid_for"
+            )
+        return self
 
 
 class Golden(_Table):
@@ -263,7 +295,7 @@ class Output(_Table):
         problem = name_problem(self.name)
         if problem:
             return problem
-        if self.name in OWN_COLUMNS:
+        if self.name in OWN_COLUMNS | {"prescore_fingerprint"}:
             return f'"{self.name}" is a column that the view has itself; choose another name'
         if self.name in _SYSTEM_COLUMNS:
             return f'"{self.name}" is a column that PostgreSQL gives to every table; choose another name'

@@ -22,7 +22,8 @@ def logic_digest(pipeline: Pipeline, further: Sequence[str] = ()) -> str:
     That is: the key; the parse trees of the entity, feature and changes queries (an entity that changes.sql misses
     keeps its old value); preprocess and time_invariant; each output with what it is made of; the syntax tree of every
     .py file of the folder, and the files of [logic]. Whitespace, comments, docstrings and the order of outputs do not
-    count. Nor do allow_empty, valid_for and index: they say when to publish or to score again and how rows are found.
+    count. Nor do allow_empty, valid_for, fingerprint and index: they say when to publish or to score again and how rows are
+    found.
     """
     outputs = {
         output.name: output.model_dump(exclude_none=True, exclude={"name", "index"}) for output in pipeline.predictions
@@ -75,6 +76,7 @@ def contract_digest(pipeline: Pipeline) -> str:
             "description": pipeline.description,
             "allow_empty": pipeline.entity.allow_empty,
             "valid_for": pipeline.features.model_dump(mode="json", include={"valid_for", "ttl"}),
+            **({"fingerprint": True} if pipeline.features.fingerprint else {}),
             "index": sorted(output.name for output in pipeline.predictions if output.index),
             "training": training,
             "labels": None if labels is None else usersql.normalise(labels.text),

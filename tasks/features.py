@@ -18,6 +18,7 @@ from tasks.columns import Column, array_literal, key_arrays, schema_of, whole
 from tasks.database import connect, literal, load_query, quote, raw_execute
 from tasks.datasets import Dataset
 from tasks.errors import PrescoreError
+from tasks.fingerprints import FINGERPRINT, fenced, fingerprint
 from tasks.key_ranges import KeyRange, within
 from tasks.pipeline import Pipeline, UserQuery
 from tasks.transport import Session, open_reading_session, scrub
@@ -152,9 +153,17 @@ def key_list(key: Sequence[Column], relation: str) -> str:
 
 
 def read_population_sql(
-    pipeline: Pipeline, contract: FeatureContract, as_of: datetime, only: KeyRange | None = None
+    pipeline: Pipeline,
+    contract: FeatureContract,
+    as_of: datetime,
+    only: KeyRange | None = None,
+    *,
+    fingerprints: bool = False,
 ) -> str:
-    """Return the statement that reads the features of the whole population at ``as_of``, or of a range of its keys."""
+    """Return the statement that reads the features of the whole population at ``as_of``, or of a range of its keys.
+
+    With ``fingerprints`` each row has that column too.
+    """
     return load_query(
         "read_features_of_population",
         {
@@ -162,14 +171,13 @@ def read_population_sql(
             "entity_keys": key_list(contract.key, "entities"),
             "entity_query": pipeline.entity.query.text,
             "within": within(only, "entities"),
-            "feature_columns": _read_columns(contract),
-            "feature_query": _query(pipeline).text,
+            **_feature_parts(pipeline, contract, fingerprints),
         },
     )
 
 
-def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table) -> str:
-    """Return the statement that reads the features of some entities, each at its own as_of.
+def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table, *, fingerprints: bool = False) -> str:
+    """Return the statement that reads the features of some entities, each at its own as_of, with fingerprints if asked.
 
     ``keys`` has the key columns (uuid as text) and ``as_of``; at most ``KEYS_PER_QUERY`` rows. Keys travel in the
     query, never through a table of ours: so they are seen in the run's snapshot, on a replica, on another server.
@@ -182,8 +190,7 @@ def read_keys_sql(pipeline: Pipeline, contract: FeatureContract, keys: pa.Table)
             "key_arrays": key_arrays(keys, contract.key),
             "as_of_array": array_literal(instants, AS_OF),
             "key_names": ", ".join(quote(column.name) for column in contract.key),
-            "feature_columns": _read_columns(contract),
-            "feature_query": _query(pipeline).text,
+            **_feature_parts(pipeline, contract, fingerprints),
         },
     )
 
@@ -257,6 +264,15 @@ def read_features(
         for start in range(0, wanted.num_rows, KEYS_PER_QUERY)
     ]
     return pa.concat_tables(found) if found else schema_of(contract.columns).empty_table()
+
+
+def _feature_parts(pipeline: Pipeline, contract: FeatureContract, fingerprints: bool) -> dict[str, str]:
+    """Return the fragments that every statement has which reads features."""
+    query, read = _query(pipeline).text, _read_columns(contract)
+    if not fingerprints:
+        return {"feature_columns": read, "feature_query": query}
+    found = f"{fingerprint(contract.features, 'features')} AS {quote(FINGERPRINT.name)}"
+    return {"feature_columns": f"{read}, {found}", "feature_query": fenced(query)}
 
 
 def _read_columns(contract: FeatureContract) -> str:

@@ -174,7 +174,7 @@ def _promise(
         serve_stale_for=serve.serve_stale_for,
         model_aging_at=min(model_stale_at, train_data_until + pipeline.model.warn_age),
         model_stale_at=model_stale_at,
-        time_invariant=pipeline.features.time_invariant,
+        time_invariant=pipeline.features.certified,
         serve_expired=serve.on_expired == "serve",
         verdict=next((v for v in (Verdict.FAIL, Verdict.WARN) if v in flagged), Verdict.PASS),
         reasons=tuple(finding.told for finding in told),

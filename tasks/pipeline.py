@@ -146,12 +146,17 @@ class Pipeline:
     def preprocess_function(self) -> Callable[[pd.DataFrame], pd.DataFrame] | None:
         """Import the preprocessing function, or return None when there is none.
 
+        Where fingerprints are kept its frame has no as_of: rows with the same features must get the same prediction.
+
         Raises
         ------
         PipelineCodeFailed
             When its file cannot be imported.
         """
-        return self._function(self.features.preprocess)
+        function = self._function(self.features.preprocess)
+        if function is None or not self.features.fingerprint:
+            return function
+        return lambda frame: function(frame.drop(columns=["as_of"]))
 
     def estimator_function(self) -> Callable[[], Any] | None:
         """Import the function that builds an unfitted estimator, or return None when there is none.
@@ -510,7 +515,7 @@ def _warnings(pipeline: Pipeline) -> list[str]:
             f"{place} [schedule] incremental: at {together} it fires in the same minute as full. One of the two runs is "
             "skipped then, and it may be the full one. Choose minutes that full does not use"
         )
-    if plan.incremental and pipeline.features.changes is None:
+    if plan.incremental and pipeline.features.changes is None and not pipeline.features.fingerprint:
         found += _unnoticed(pipeline, place)
     if pipeline.features.time_invariant and pipeline.features.valid_for is not None:
         found.append(
@@ -534,7 +539,7 @@ def _unnoticed(pipeline: Pipeline, place: str) -> list[str]:
     if dataset is None:
         return [
             f"{place} [features] changes: incremental runs are scheduled and no query says what changed, so that they "
-            "score new and due entities only. Add changes.sql"
+            "score new and due entities only. Add changes.sql, or declare fingerprint = true"
         ]
     if dataset.changes_by is not None:
         return []

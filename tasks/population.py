@@ -16,6 +16,7 @@ from tasks.columns import Column, key_arrays, key_hash, whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
 from tasks.features import AS_OF, KEYS_PER_QUERY, FeatureContract, key_list
+from tasks.fingerprints import FINGERPRINT, fenced, fingerprint
 from tasks.key_ranges import KEYS_LOOKED_AT, Counted, KeyRange, bounds_literal, counted, shares, within
 from tasks.pipeline import Pipeline
 from tasks.transport import Session, quoted_table
@@ -62,6 +63,8 @@ class Served:
     #: The ledger of what is served: how many rows, and the sum of the hashes of their keys.
     rows: int
     key_checksum: Decimal
+    #: Whether rows have a column for their fingerprint.
+    fingerprints: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,8 @@ class Selection:
     gone_keys: pa.Table | None = field(default=None, repr=False)
     #: Incremental: who is new or changed, known without comparing every key with what is served; None where that was needed.
     named: Named | None = field(default=None, repr=False)
+    #: Incremental: the query that stands for changes.sql, once that has answered; None where it has not.
+    changes: str | None = field(default=None, repr=False)
     #: The range of keys that the numbers are about, for a shard of a full run; None for all of them.
     only: KeyRange | None = None
 
@@ -147,18 +152,25 @@ def why_full(pipeline: Pipeline, served: Served | None, model_version: int, *, a
         return f"invalidated: model version {served.model_version} is served, {model_version} is current"
     if served.logic_digest != pipeline.logic_digest:
         return "invalidated: the logic of the pipeline changed"
+    if pipeline.features.fingerprint and not served.fingerprints:
+        return "no fingerprints are kept yet"
     return ""
 
 
 def summarise(
-    session: Session, pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served | None, because: str
+    session: Session,
+    pipeline: Pipeline,
+    contract: FeatureContract,
+    as_of: datetime,
+    served: Served | None,
+    because: str,
 ) -> Selection:
     """Count who needs a prediction; a run that would select more than ``FULL_ABOVE`` of the population becomes full.
 
     Where the ledger proves that population and served keys are the same but for what changes.sql names, neither is compared
     with the other key by key: a scan of each is all that it costs.
     """
-    fragments = _fragments(pipeline, key, as_of, served, full=bool(because))
+    fragments = _with_changes(pipeline, contract, as_of, served, full=bool(because))
     what = _what(pipeline)
     row = session.table(load_query("count_population", fragments), what).to_pylist()[0]
     counted = Selection(
@@ -176,7 +188,7 @@ def summarise(
     )
     if served is None:
         return counted
-    selection = _proven(session, pipeline, key, served, fragments, counted)
+    selection = _proven(session, pipeline, contract.key, served, fragments, counted)
     if selection is None:
         row = session.table(load_query("summarise_population", fragments), what).to_pylist()[0]
         row = {
@@ -184,9 +196,10 @@ def summarise(
             "key_checksum": Decimal(row["key_checksum"]),
             "selected_checksum": Decimal(row["selected_checksum"]),
         }
-        selection = replace(counted, **row, served=row["population"] - row["new"] + row["gone"])
+        served_rows = row["population"] - row["new"] + row["gone"]
+        selection = replace(counted, **row, served=served_rows, changes=fragments["changes_query"])
     touched = selection.selected + selection.gone
-    if not because and touched > FULL_ABOVE * selection.population:
+    if selection.mode is Mode.INCREMENTAL and touched > FULL_ABOVE * selection.population:
         share = f"{touched:,} of {selection.population:,} entities are new, changed, due or gone"
         return replace(selection, mode=Mode.FULL, because=share, named=None)
     return selection
@@ -200,7 +213,10 @@ def _proven(
     fragments: dict[str, str],
     counted: Selection,
 ) -> Selection | None:
-    """Count who needs a prediction without comparing all keys; None when the ledger does not prove that this can be."""
+    """Count who needs a prediction without comparing all keys; None when the ledger does not prove that this can be.
+
+    Then ``fragments`` has the keys that changes.sql named in the place of it.
+    """
     row = session.table(load_query("count_served", fragments)).to_pylist()[0]
     if row["served"] != served.rows:  # somebody wrote into a storage by hand
         return None
@@ -210,18 +226,26 @@ def _proven(
     most = int(FULL_ABOVE * counted.population) + 1
     statement = load_query("select_changed", {**fragments, "most": literal(most)})
     named = session.table(statement, _what(pipeline)).combine_chunks()
-    if named.num_rows >= most:
-        return None
     is_served = named.column("prescore_served")
     changed, new = named.filter(is_served), named.filter(pc.invert(is_served))
+    if (
+        named.num_rows >= most and pipeline.features.fingerprint
+    ):  # each is new, changed or gone: to count all, all is read again
+        share = f"at least {most:,} of {counted.population:,} entities are new, changed or gone"
+        return replace(found, mode=Mode.FULL, because=share, new=new.num_rows, changed=changed.num_rows)
+    if named.num_rows >= most:
+        return None
+    if named.num_rows <= KEYS_PER_QUERY:  # so it need not be asked again, should all keys have to be compared
+        known = {"key_arrays": key_arrays(named, key), "key_names": fragments["key_names"]}
+        fragments["changes_query"] = load_query("list_keys", known)
     if new.num_rows and not _balances(counted, served, new):
         new = _members(session, pipeline, key, fragments, new)
     if not _balances(counted, served, new):
         return None
     due = row["due"] - (pc.sum(changed.column("prescore_due")).as_py() or 0)
     columns = [*(column.name for column in key), "prescore_hash"]
-    known = Named(new=new.select(columns), changed=changed.select(columns))
-    return replace(found, new=new.num_rows, changed=changed.num_rows, due=due, named=known)
+    who = Named(new=new.select(columns), changed=changed.select(columns))
+    return replace(found, new=new.num_rows, changed=changed.num_rows, due=due, named=who)
 
 
 def _balances(counted: Selection, served: Served, new: pa.Table | None) -> bool:
@@ -250,17 +274,19 @@ def _members(
 def select(
     session: Session,
     pipeline: Pipeline,
-    key: tuple[Column, ...],
+    contract: FeatureContract,
     as_of: datetime,
     served: Served,
     counted: Selection,
     seed: int,
 ) -> Selection:
     """Return the selection of an incremental run with its keys: who is scored, who is sampled, who is gone."""
-    fragments = _fragments(pipeline, key, as_of, served, full=False)
+    key = contract.key
+    fragments = _with_changes(pipeline, contract, as_of, served, full=False)
     every = max(1, counted.unchanged // SKIPPED_SAMPLE)
     if counted.named is not None:
         return _with_named(session, key, as_of, counted, counted.named, fragments, every, seed)
+    fragments["changes_query"] = counted.changes or fragments["changes_query"]
     fragments["key_hash_seeded"] = key_hash(key, "p", seed=literal(seed))
     fragments["sample_every"] = literal(every)
     fragments["keys_of_p_named"] = ", ".join(f"p.{quote(c.name)}" for c in key)
@@ -349,13 +375,44 @@ def changed_keys(pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, s
     return load_query("read_changed_keys", _fragments(pipeline, key, as_of, served, full=False))
 
 
+def fingerprints_sql(pipeline: Pipeline, contract: FeatureContract, as_of: datetime, *, apart: bool = False) -> str:
+    """Return the statement that reads the fingerprint of every entity's features; ``apart`` to be judged on another server."""
+    query = pipeline.features.query
+    assert query is not None  # a dataset has no fingerprints
+    names = [(column, f"features.{quote(column.name)}::{column.postgres_type}") for column in contract.key]
+    read = ", ".join(f"{c.read(name) if apart else name} AS {quote(c.name)}" for c, name in names)
+    own = {
+        "feature_keys": read,
+        "fingerprint": fingerprint(contract.features, "features"),
+        "fingerprint_name": quote(FINGERPRINT.name),
+        "feature_query": fenced(query.text),
+    }
+    return load_query("read_fingerprints", {**_fragments(pipeline, contract.key, as_of, None, full=True), **own})
+
+
+def moved_sql(pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served, found: str) -> str:
+    """Return what stands for changes.sql where fingerprints are kept; ``found`` is the query of those that features have."""
+    own = {"found": found, "fingerprint_name": quote(FINGERPRINT.name)}
+    return load_query("select_moved", {**_fragments(pipeline, key, as_of, served, full=True), **own})
+
+
+def _with_changes(
+    pipeline: Pipeline, contract: FeatureContract, as_of: datetime, served: Served | None, *, full: bool
+) -> dict[str, str]:
+    """Return the fragments of a selection; where fingerprints are kept they say what changed."""
+    fragments = _fragments(pipeline, contract.key, as_of, served, full=full)
+    features = pipeline.features
+    if features.fingerprint and features.changes is None and served is not None and not full:
+        found = fingerprints_sql(pipeline, contract, as_of)
+        fragments["changes_query"] = moved_sql(pipeline, contract.key, as_of, served, found)
+    return fragments
+
+
 def _fragments(
     pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served | None, *, full: bool
 ) -> dict[str, str]:
-    changes = None if full else pipeline.features.changes
     due_before = as_of - pipeline.features.valid_for if pipeline.features.valid_for else _LONG_AGO
-    nobody = "SELECT " + ", ".join(f"NULL::{c.postgres_type} AS {quote(c.name)}" for c in key)
-    return {
+    fragments = {
         "as_of": literal(as_of),
         "since_at": literal(changed_since(pipeline, served) if served else as_of),
         "due_before": literal(due_before),
@@ -365,7 +422,6 @@ def _fragments(
         "served_keys": ", ".join(f"served.{quote(c.name)}" for c in key),
         "hidden": _hidden(served),
         "changed_keys": key_list(key, "changes"),
-        "changes_query": changes.text if changes is not None else f"{nobody} WHERE false",
         "key_hash": key_hash(key, "p"),
         "key_hash_judged": key_hash(key, "judged"),
         "key_names": ", ".join(quote(c.name) for c in key),
@@ -373,6 +429,12 @@ def _fragments(
         "named_missing": " OR ".join(f"prescore_changed.{quote(c.name)} IS NULL" for c in key),
         "keys_read": ", ".join(f"{c.read(f'judged.{quote(c.name)}')} AS {quote(c.name)}" for c in key),
     }
+    changes = None if full else pipeline.features.changes
+    nobody = "SELECT " + ", ".join(f"NULL::{c.postgres_type} AS {quote(c.name)}" for c in key)
+    fragments["changes_query"] = changes.text if changes is not None else f"{nobody} WHERE false"
+    # What a fingerprint vouches for, it vouches for at the run's own as_of; else a row is what it was at its own.
+    fragments["sampled_as_of"] = fragments["as_of"] if pipeline.features.fingerprint else "served_as_of"
+    return fragments
 
 
 def _hidden(served: Served | None) -> str:
@@ -416,6 +478,8 @@ def _what(pipeline: Pipeline) -> str:
     parts = [pipeline.entity.query.origin]
     if pipeline.features.changes is not None:
         parts.append(pipeline.features.changes.origin)
+    if pipeline.features.fingerprint:
+        parts.append(pipeline.features.origin)
     return f"Selecting the population ({', '.join(parts)})"
 
 

@@ -20,6 +20,7 @@ from tasks.columns import key_arrays, key_hash
 from tasks.database import clock, load_query, one, quote, raw_execute
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
+from tasks.fingerprints import FINGERPRINT
 from tasks.freshness import Promise, without_days
 from tasks.pipeline import Pipeline
 from tasks.population import LedgerMismatch, Mode, Selection, Served
@@ -29,6 +30,7 @@ from tasks.readers import (
     create,
     definitions,
     digest_of,
+    keep_fingerprints,
     record_views,
     replace_outdated,
     require_same,
@@ -37,6 +39,7 @@ from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger
 from tasks.schedule import next_tick, period
 from tasks.storages import replace_shared_indexes
+from tasks.transport import quoted_table
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +79,14 @@ def served(connection: sa.Connection, pipeline: str) -> Served | None:
         valid_since=found.valid_since,
         rows=found.rows,
         key_checksum=found.key_checksum,
+        fingerprints=_keeps_fingerprints(connection, pipeline),
         quarantined=tuple(found.quarantined),
     )
+
+
+def _keeps_fingerprints(connection: sa.Connection, pipeline: str) -> bool:
+    relation = quoted_table("prescore_rows", pipeline)
+    return bool(one(connection, "has_column", relation=relation, name=FINGERPRINT.name).there)
 
 
 def head(connection: sa.Connection, pipeline: str) -> Any:
@@ -139,6 +148,8 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
         connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
         reached("objects.begun")
     connection.commit()
+    if run.pipeline.features.fingerprint:
+        keep_fingerprints(connection, objects)
     if not replace_outdated(connection, objects):
         logger.info(
             "the views of %s could not be made anew: readers hold them, or another role owns them; the next run tries again",
@@ -289,7 +300,9 @@ def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, be
     head = one(run.connection, "find_head", pipeline=objects.pipeline)
     gone, gone_checksum = _delete_gone(run, objects, selection, before)
     reached("publish.gone_removed")
-    columns = ["as_of", "scored_in", "rejected", *(column.name for column in objects.outputs)]
+    # Even where none are kept any more: a row must not have the fingerprint of other features than it was made of.
+    kept = [FINGERPRINT.name] if _keeps_fingerprints(run.connection, objects.pipeline) else []
+    columns = ["as_of", "scored_in", "rejected", *kept, *(column.name for column in objects.outputs)]
     statement = load_query(
         "merge_rows",
         {

@@ -7,6 +7,7 @@ moves.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from tasks.columns import Column
 from tasks.database import literal, load_query, one, quote, raw_execute
 from tasks.errors import PrescoreError
+from tasks.fingerprints import FINGERPRINT
 from tasks.pipeline import Pipeline
 from tasks.transport import quoted_table
 
@@ -23,8 +25,10 @@ STORAGES = (1, 2, 3)
 # Bytes of a name; PostgreSQL cuts what is longer.
 MOST_NAME = 63
 
-# How long making a view anew waits for readers, who wait behind it meanwhile.
+# How long making a view anew, or adding a column, waits for readers, who wait behind it meanwhile.
 REPLACE_LOCK_TIMEOUT = "20ms"
+# How often it is tried to add the column of fingerprints, which a pipeline needs once, and seconds between two attempts.
+FINGERPRINT_ATTEMPTS, FINGERPRINT_PAUSE = 100, 0.1
 
 # When the data of a row was looked at; h is what holds for all rows, r the row.
 _ORIGIN = "least(h.data_as_of, CASE WHEN h.time_invariant THEN h.data_as_of ELSE r.as_of END)"
@@ -54,6 +58,20 @@ _ROW_COMMENTS = {
     "scored_in": "Generation that the row was scored in.",
     "rejected": "Why the entity could not be scored; NULL for a prediction.",
 }
+
+_FINGERPRINT_COMMENT = "Hash of the features that the prediction was made of; NULL where it was not kept."
+
+
+class FingerprintsBlocked(PrescoreError):
+    """The column of fingerprints could not be added: somebody reads the rows of the pipeline all the time."""
+
+    def __init__(self, pipeline: str) -> None:
+        self.pipeline = pipeline
+        super().__init__(
+            f"[features] fingerprint of {pipeline} needs one more column of prescore_rows.{pipeline}, and open transactions "
+            f"of readers held the table for {FINGERPRINT_ATTEMPTS * FINGERPRINT_PAUSE:.0f} seconds. Nothing was scored; what "
+            "was published is still served. End long transactions that read it (pg_stat_activity lists them), and run again."
+        )
 
 
 class ObjectsDiffer(PrescoreError):
@@ -159,6 +177,8 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
     ``comments`` adds to the COMMENT of an output, for example the order of its classes.
     """
     raw_execute(connection, load_query("create_rows_table", _rows_fragments(objects)))
+    if pipeline.features.fingerprint:
+        add_fingerprint(connection, objects)
     for storage_id in STORAGES:
         for index, output in objects.output_indexes_of(storage_id):
             fragments = {"index": index, "storage": objects.storage(storage_id), "output": output}
@@ -211,6 +231,39 @@ def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
     record_views(connection, objects, digest)
     connection.commit()
     return True
+
+
+def add_fingerprint(connection: sa.Connection, objects: Objects) -> None:
+    """Add the column of fingerprints to the rows of a pipeline, in the open transaction."""
+    column = quote(FINGERPRINT.name)
+    raw_execute(connection, load_query("add_fingerprint", {"rows": objects.rows, "fingerprint": column}))
+    for table in (objects.rows, *(objects.storage(storage_id) for storage_id in STORAGES)):
+        fragments = {"column": f"{table}.{column}", "comment": literal(_FINGERPRINT_COMMENT)}
+        raw_execute(connection, load_query("comment_on_column", fragments))
+
+
+def keep_fingerprints(connection: sa.Connection, objects: Objects) -> None:
+    """Add the column of fingerprints to rows that were made without; each attempt holds readers up for a moment only.
+
+    Raises
+    ------
+    FingerprintsBlocked
+        When none of the attempts got the table to itself.
+    """
+    for _ in range(FINGERPRINT_ATTEMPTS):
+        if one(connection, "has_column", relation=objects.rows, name=FINGERPRINT.name).there:
+            connection.commit()
+            return
+        try:
+            raw_execute(connection, f"SET LOCAL lock_timeout = '{REPLACE_LOCK_TIMEOUT}'")
+            add_fingerprint(connection, objects)
+            connection.commit()
+        except psycopg2.Error as error:
+            connection.rollback()
+            if error.pgcode != "55P03":  # lock_not_available
+                raise
+            time.sleep(FINGERPRINT_PAUSE)
+    raise FingerprintsBlocked(objects.pipeline)
 
 
 def record_views(connection: sa.Connection, objects: Objects, digest: str) -> None:

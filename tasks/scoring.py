@@ -17,6 +17,7 @@ from tasks.columns import Column, Kind
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import AS_OF, FeatureContract
+from tasks.fingerprints import FINGERPRINT
 from tasks.outputs import continuous, predict_outputs
 from tasks.sentinels import Mixed, Sentinels
 from tasks.stream import StageCost, took
@@ -128,8 +129,9 @@ class Scorer:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns of a prediction batch: key, as_of, scored_in, rejected, outputs."""
-        return (*self.contract.key, AS_OF, SCORED_IN, REJECTED, *self.outputs)
+        """Columns of a prediction batch: key, as_of, scored_in, rejected, the fingerprint where one is kept, outputs."""
+        kept = (FINGERPRINT,) if self.pipeline.features.fingerprint else ()
+        return (*self.contract.key, AS_OF, SCORED_IN, REJECTED, *kept, *self.outputs)
 
     def predictions(
         self, batches: Iterable[pa.RecordBatch], generation_id: int, tally: Tally, stream: Stream | None = None
@@ -194,10 +196,13 @@ class Scorer:
         reasons = self._reject_non_finite(values, kept, prepared.reasons, n)
         arrays = [rows.column(column.name) for column in (*self.contract.key, AS_OF)]
         arrays.append(pa.array(np.full(n, generation_id, dtype=np.int64)))
+        arrays.append(pa.nulls(n, pa.string()) if reasons is None else pa.array(reasons, pa.string()))
+        if self.pipeline.features.fingerprint:
+            read = FINGERPRINT.name in rows.schema.names
+            arrays.append(rows.column(FINGERPRINT.name) if read else pa.nulls(n, FINGERPRINT.arrow_type))
         if reasons is None:
-            arrays += [pa.nulls(n, pa.string()), *(values[column.name] for column in self.outputs)]
+            arrays += [values[column.name] for column in self.outputs]
         else:
-            arrays.append(pa.array(reasons, pa.string()))
             everybody = np.ones(n, dtype=bool) if kept is None else kept
             good = _is_none(reasons)
             arrays += [self._spread(values.get(column.name), column, everybody, good) for column in self.outputs]

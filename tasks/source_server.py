@@ -16,8 +16,10 @@ import sqlalchemy as sa
 from tasks.columns import Column
 from tasks.database import SourceUrl, clock, connect, describe_url, literal, load_query, one, quote, require_server
 from tasks.errors import PrescoreError
+from tasks.features import FeatureContract
+from tasks.fingerprints import FINGERPRINT
 from tasks.pipeline import Pipeline, UserQuery
-from tasks.population import Served, changed_keys, population_keys
+from tasks.population import Served, changed_keys, fingerprints_sql, moved_sql, population_keys
 from tasks.transport import Session, open_session
 
 # A standby does not tell when the transactions of its primary began: rows of one that was open for longer than this when
@@ -25,6 +27,7 @@ from tasks.transport import Session, open_session
 LONGEST_TRANSACTION = timedelta(minutes=10)
 
 _POPULATION, _CHANGED = "prescore_population_keys", "prescore_changed_keys"
+_FINGERPRINTS = "prescore_found_fingerprints"
 
 
 class SourcesNotReady(PrescoreError):
@@ -169,7 +172,7 @@ def keys_beside_rows(
     session: Session,
     sources: Session,
     pipeline: Pipeline,
-    key: tuple[Column, ...],
+    contract: FeatureContract,
     as_of: datetime,
     served: Served | None,
     *,
@@ -178,9 +181,10 @@ def keys_beside_rows(
     """Yield a session in which the queries of a population can be joined with what is served.
 
     Where the sources are in the same database, that is ``session`` and the pipeline as it is. Else the keys of the
-    population, and those that changed, are streamed from ``sources`` into temporary tables of a session at ``url``, in
-    its ``snapshot`` where one is named, and the pipeline's queries read these: new, changed, due and gone are judged by the
-    same statements, and both sides of the ledger are hashed by the same server, whatever the other one's version is.
+    population, and those that changed (or the fingerprints of all), are streamed from ``sources`` into temporary tables of a
+    session at ``url``, in its ``snapshot`` where one is named, and the pipeline's queries read these: new, changed, due and
+    gone are judged by the same statements, and both sides of the ledger are hashed by the same server, whatever the other
+    one's version is.
 
     Raises
     ------
@@ -190,7 +194,7 @@ def keys_beside_rows(
     if sources is session:
         yield session, pipeline
         return
-    entity, changes = pipeline.entity, pipeline.features.changes
+    entity, changes, key = pipeline.entity, pipeline.features.changes, contract.key
     with open_session(url, "prescore reader") as beside:
         beside.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         if snapshot:
@@ -200,6 +204,10 @@ def keys_beside_rows(
         if changes is not None and not full and served is not None:
             statement = changed_keys(pipeline, key, as_of, served)
             changes = _bring(sources, beside, key, _CHANGED, statement, changes)
+        elif pipeline.features.fingerprint and pipeline.features.query is not None and not full and served is not None:
+            statement = fingerprints_sql(pipeline, contract, as_of, apart=True)
+            brought = _bring(sources, beside, (*key, FINGERPRINT), _FINGERPRINTS, statement, pipeline.features.query)
+            changes = replace(brought, text=moved_sql(pipeline, key, as_of, served, brought.text))
         yield (
             beside,
             replace(

@@ -136,7 +136,7 @@ def stage(
 def resample(
     session: Session, sources: Session, scorer: Scorer, objects: Objects, selection: Selection, served: Served
 ) -> tuple[int, int]:
-    """Score a sample of the skipped entities again at their own as_of: how many, and how many now differ."""
+    """Score a sample of the skipped entities again, as the selection says when: how many, and how many now differ."""
     if selection.keys is None:
         return 0, 0
     keys = selection.keys.filter(pc.equal(selection.keys.column("why"), "sampled"))
@@ -226,11 +226,13 @@ def _pairs(session: Session, scorer: Scorer, run: Run, selection: Selection) -> 
 
 def _statements(scorer: Scorer, run: Run, selection: Selection) -> Iterator[str]:
     assert run.snapshot is not None
+    kept = scorer.pipeline.features.fingerprint
     if selection.mode is Mode.FULL:
-        yield read_population_sql(scorer.pipeline, scorer.contract, run.snapshot.as_of, selection.only)
+        as_of = run.snapshot.as_of
+        yield read_population_sql(scorer.pipeline, scorer.contract, as_of, selection.only, fingerprints=kept)
         return
     for chunk in _to_score(selection):
-        yield read_keys_sql(scorer.pipeline, scorer.contract, chunk)
+        yield read_keys_sql(scorer.pipeline, scorer.contract, chunk, fingerprints=kept)
 
 
 def _to_score(selection: Selection) -> Iterator[pa.Table]:

@@ -1,5 +1,5 @@
 -- Select the entities that an incremental run scores, and a random sample of those that it skips.
--- Fragments: as in summarise_population, and keys_read, key_hash_seeded (of p), sample_every (integer
+-- Fragments: as in summarise_population, and keys_read, sampled_as_of (instant), key_hash_seeded (of p), sample_every (integer
 -- literal).
 -- A sampled entity is scored again at its own as_of and must agree with what is served.
 -- Queries of users see the CTEs before them: none has a name that a table of theirs would have.
@@ -24,6 +24,6 @@ judged AS (
     LEFT JOIN prescore_served AS s USING ({key_names})
     LEFT JOIN prescore_changed AS c USING ({key_names})
 )
-SELECT {keys_read}, CASE WHEN why = 'sampled' THEN served_as_of ELSE {as_of} END AS as_of, why
+SELECT {keys_read}, CASE WHEN why = 'sampled' THEN {sampled_as_of} ELSE {as_of} END AS as_of, why
 FROM judged
 WHERE why IS NOT NULL

@@ -38,9 +38,14 @@ def skipped(evidence: Evidence, check: Check) -> Iterator[Finding]:
         return
     facts = {"observed": float(evidence.disagreeing), "fail_limit": 1.0, "unit": "entities", "n": evidence.resampled}
     if evidence.disagreeing:
+        why = (
+            "although their features are the same: preprocess or the model gives one row several predictions"
+            if evidence.pipeline.features.fingerprint
+            else "at the same as_of: changes.sql misses changes, or late_by is too short"
+        )
         reason = (
-            f"{evidence.disagreeing:,} of {evidence.resampled:,} skipped entities score otherwise at the same as_of: changes.sql "
-            f"misses changes, or late_by is too short. Run `prescore score {evidence.pipeline.name} --full`"
+            f"{evidence.disagreeing:,} of {evidence.resampled:,} skipped entities score otherwise {why}. "
+            f"Run `prescore score {evidence.pipeline.name} --full`"
         )
         yield check.finding(Verdict.FAIL, reason, **facts)
     else:

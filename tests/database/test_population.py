@@ -44,15 +44,15 @@ def items(database_url: str, tmp_path: Path) -> tuple[World, Pipeline]:
 
 
 def selected(world: World, pipeline: Pipeline, as_of: datetime, *, full: bool = False) -> Selection:
-    key = world.contract(pipeline).key
+    contract = world.contract(pipeline)
     with connect(world.url) as connection:
         served = publishing.served(connection, pipeline.name)
     assert served is not None
     with open_reading_session(world.url) as session:
-        counted = population.summarise(session, pipeline, key, as_of, served, "asked for" if full else "")
+        counted = population.summarise(session, pipeline, contract, as_of, served, "asked for" if full else "")
         if counted.mode is Mode.FULL:
             return counted
-        return population.select(session, pipeline, key, as_of, served, counted, 7)
+        return population.select(session, pipeline, contract, as_of, served, counted, 7)
 
 
 def facts(selection: Selection) -> dict[str, Any]:

@@ -115,6 +115,20 @@ def test_full_and_incremental_runs_equal_those_on_one_server(apart: World, toget
     compare(apart, together)
     assert apart.one("SELECT state FROM predictions.items_for(7)")["state"] == "missing"
 
+
+def test_fingerprints_are_compared_as_on_one_server(apart: World, together: World) -> None:
+    toml = PIPELINE_TOML.replace('changes = "changes.sql"', "fingerprint = true")
+    for world in (apart, together):
+        make_model(world, make_pipeline(world, toml=toml, changes=None))
+        assert world.score().mode is Mode.FULL
+    apart.change("UPDATE public.items SET a = a + 1 WHERE id % 50 = 0")
+    apart.change("DELETE FROM public.items WHERE id % 100 = 7")
+    apart.change("INSERT INTO public.items SELECT 1000 + x, x, x, 'x', '2020-01-01' FROM generate_series(1, 5) AS x")
+    for world in (apart, together):
+        summary = world.score()
+        assert (summary.new, summary.changed, summary.gone, summary.scored) == (5, 20, 10, 25)
+    compare(apart, together)
+
     for world in (apart, together):
         assert world.score().scored == 0
     compare(apart, together)

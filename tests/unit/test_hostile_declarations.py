@@ -362,6 +362,9 @@ AROUND = [
     ("select_gone", "entity_query", "run"),
     ("count_population", "entity_query", "run"),
     ("select_changed", "changes_query", "since"),
+    ("read_fingerprints", "entity_query", "run"),
+    ("read_fingerprints", "feature_query", "batch"),
+    ("fence_features", "feature_query", "batch"),
     ("select_members", "entity_query", "run"),
     ("limit_rows", "query", "run"),
     ("list_duplicates", "query", "run"),
@@ -525,10 +528,10 @@ def statements_of(pipeline: Pipeline, names: list[str]) -> list[str]:
     look = _Look(session=spy, pipeline=pipeline, contract=contract, now=NOW)
     (source,) = pipeline.sources
     evidence: Any = SimpleNamespace(session=spy, sources=spy, snapshot=SimpleNamespace(as_of=NOW, clock_at=NOW))
-    counted: Any = SimpleNamespace(unchanged=0, gone=1, named=None)
+    counted: Any = SimpleNamespace(unchanged=0, gone=1, named=None, changes=None)
     for call in (
-        lambda: population.summarise(spy, pipeline, key, NOW, served, ""),
-        lambda: population.select(spy, pipeline, key, NOW, served, counted, 1),
+        lambda: population.summarise(spy, pipeline, contract, NOW, served, ""),
+        lambda: population.select(spy, pipeline, contract, NOW, served, counted, 1),
         lambda: spy.table(population.population_keys(spy, pipeline, key, NOW)),
         lambda: sources._measured(evidence, source),
         lambda: look.at_source(source),
