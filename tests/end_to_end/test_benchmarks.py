@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.slow
 def test_the_benchmark_measures_everybody_once(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    options = ["--rows", "2000", "--repeat", "1", "--seconds", "1", "--json", str(figures)]
+    options = ["--rows", "2000", "--repeat", "1", "--seconds", "3", "--json", str(figures)]
     command = [sys.executable, "-m", "tests.benchmarks", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
