@@ -15,7 +15,7 @@ from tasks.errors import PrescoreError
 from tasks.features import AS_OF, FeatureContract, key_list, read_features, read_keys_sql
 from tasks.pipeline import Pipeline, Source, UserQuery
 from tasks.plans import WholeRead
-from tasks.population import population_keys
+from tasks.population import count_ranges, cut, population_keys
 from tasks.slices import Watermark
 from tasks.source_server import LONGEST_TRANSACTION
 from tasks.transport import Session
@@ -39,6 +39,8 @@ def inspect(
     look.at_dataset()
     with look.apart():
         look.at_plans()
+    with look.apart():
+        look.at_shards()
     for source in pipeline.sources:
         with look.apart():
             look.at_source(source)
@@ -235,6 +237,23 @@ class _Look:
             self.warnings.append(
                 f"{self.place(changes)}: {_read_whole(read)} in each incremental run, to find whose rows changed: no index "
                 f"begins with {' or '.join(read.columns)}. {read.remedy}"
+            )
+
+    def at_shards(self) -> None:
+        """Whether a shard reads its part of the sources, where shards are declared."""
+        execution, key = self.pipeline.execution, self.contract.key
+        if not execution.sharded or self.keys is None or not self.keys.num_rows:
+            return
+        from tasks import shards
+
+        everybody = count_ranges(self.session, self.pipeline, key, self.now, [])[0].keys
+        parts = shards.count_of(execution, everybody)
+        bounds = cut(self.session, self.pipeline, key, self.now, parts, everybody)
+        why = shards.why_one_stream(self.session, self.pipeline, self.contract, self.now, bounds) if bounds else ""
+        if why:
+            self.warnings.append(
+                f"{self.place(self.pipeline.features.query)}: [execution] asks for shards, and a full run is one stream all the "
+                f"same: {why}. Index the columns that are joined with the key, or remove [execution]"
             )
 
     def at_source(self, source: Source) -> None:

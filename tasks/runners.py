@@ -170,7 +170,8 @@ class Crew:
                     todo.extend(self._stragglers())
         finally:
             for future in list(self._active):
-                self._give_up(future)
+                with suppress(PrescoreError):  # the database may be why the run ends
+                    self._give_up(future)
 
     def _begin(self, order: Order) -> None:
         self._begun[order.shard] += 1
@@ -212,11 +213,13 @@ class Crew:
 
     def _give_up(self, future: Future[int]) -> None:
         """End what writes a shard, so that it can be begun anew, or the run can end."""
-        order = self._active.pop(future).order
+        self._end_writer(self._active.pop(future).order)
+        self.runner.abandon(future)
+
+    def _end_writer(self, order: Order) -> None:
         with connect(self.url, "prescore shards") as connection:
             rows(connection, "end_shard_writer", run_id=order.run_id, shard=order.shard)
             connection.rollback()
-        self.runner.abandon(future)
 
 
 def passing(error: BaseException) -> bool:

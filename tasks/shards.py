@@ -30,6 +30,8 @@ from tasks.transport import open_reading_session
 
 if TYPE_CHECKING:
     from tasks.declaration import Execution
+    from tasks.features import FeatureContract
+    from tasks.pipeline import Pipeline
     from tasks.registry import ModelVersion
     from tasks.runs import Run
     from tasks.scoring import Scorer, Tally
@@ -161,7 +163,7 @@ def lay_out(
     bounds = cut(session, run.pipeline, scorer.contract.key, run.snapshot.as_of, parts, selection.population)
     if not bounds:
         return Layout(because="there are too few keys to cut")
-    why = why_one_stream(session, scorer, run.snapshot.as_of, bounds)
+    why = why_one_stream(session, run.pipeline, scorer.contract, run.snapshot.as_of, bounds)
     if why:
         logger.warning("%s is scored as one stream: %s", run.pipeline.name, why, extra={"run_id": run.run_id})
         return Layout(because=why)
@@ -178,13 +180,14 @@ def count_of(execution: Execution, population: int) -> int:
     return max(2, busy, ceil(population / SHARD_ROWS))
 
 
-def why_one_stream(session: Session, scorer: Scorer, as_of: datetime, bounds: Sequence[str]) -> str:
+def why_one_stream(
+    session: Session, pipeline: Pipeline, contract: FeatureContract, as_of: datetime, bounds: Sequence[str]
+) -> str:
     """Return why shards would not pay, by the planner's word for one of them; an empty text when they do.
 
     They pay where a shard reads its part of the sources. PostgreSQL does not carry a range of keys through a join: a shard
     whose plan reads large tables whole costs nearly as much as all of them.
     """
-    pipeline, contract = scorer.pipeline, scorer.contract
     ranges = between(contract.key[0], bounds)
     origin = pipeline.features.origin
     one = plans.explain(session, read_population_sql(pipeline, contract, as_of, ranges[len(ranges) // 2]), origin)
