@@ -241,8 +241,8 @@ class _Look:
 
     def at_shards(self) -> None:
         """Whether a shard reads its part of the sources, where shards are declared."""
-        execution, key = self.pipeline.execution, self.contract.key
-        if not execution.sharded or self.keys is None or not self.keys.num_rows:
+        execution, key, query = self.pipeline.execution, self.contract.key, self.pipeline.features.query
+        if not execution.sharded or query is None or self.keys is None or not self.keys.num_rows:
             return
         from tasks import shards
 
@@ -252,7 +252,7 @@ class _Look:
         why = shards.why_one_stream(self.session, self.pipeline, self.contract, self.now, bounds) if bounds else ""
         if why:
             self.warnings.append(
-                f"{self.place(self.pipeline.features.query)}: [execution] asks for shards, and a full run is one stream all the "
+                f"{self.place(query)}: [execution] asks for shards, and a full run is one stream all the "
                 f"same: {why}. Index the columns that are joined with the key, or remove [execution]"
             )
 

@@ -258,7 +258,12 @@ def open_runner(execution: Execution, place: Place) -> Iterator[Runner]:
 
 
 class LocalRunner:
-    """Processes of this machine, each begun with the first shard that it gets; one that dies is replaced."""
+    """Processes of this machine, each begun with the first shard that it gets; one that dies is replaced.
+
+    Processes, not threads: beginning one costs 4 CPU seconds of imports, and then a row costs less than in a thread beside
+    others, and a crash takes one shard. Measured with 300,000 rows, 8 shards, two workers on two cores, CPU seconds of Python:
+    one stream 3.7, shards one after another 4.3, two threads 4.9, two processes 12.3, of which 8 to begin.
+    """
 
     def __init__(self, workers: int, place: Place) -> None:
         self._place = place
@@ -363,6 +368,7 @@ def serve(pipe: Connection, place: Place, threads: int) -> None:
 
     from threadpoolctl import threadpool_limits
 
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(threads))  # what the stream asks how many cores it has
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
     parent = multiprocessing.parent_process()
     if parent is not None:

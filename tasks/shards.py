@@ -154,6 +154,8 @@ def lay_out(
     if scorer.contract.dataset is not None:
         return Layout(because="its features come from files, which every shard would read from end to end")
     assert run.snapshot is not None
+    if scorer.contract.dataset is not None:
+        return Layout(because="the features come from files, which are read once for everybody")
     left = _left(run, model, storage_id)
     if left:
         layout = _go_on(run, scorer, objects, session, left, storage_id)
@@ -161,9 +163,9 @@ def lay_out(
             return layout
     parts = count_of(execution, selection.population)
     bounds = cut(session, run.pipeline, scorer.contract.key, run.snapshot.as_of, parts, selection.population)
-    if not bounds:
-        return Layout(because="there are too few keys to cut")
-    why = why_one_stream(session, run.pipeline, scorer.contract, run.snapshot.as_of, bounds)
+    why = "there are too few keys to cut"
+    if bounds:
+        why = why_one_stream(session, run.pipeline, scorer.contract, run.snapshot.as_of, bounds)
     if why:
         logger.warning("%s is scored as one stream: %s", run.pipeline.name, why, extra={"run_id": run.run_id})
         return Layout(because=why)

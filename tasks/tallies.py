@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from tasks.feature_ages import AgeCounter, Ages
 from tasks.profiles import ColumnCounts, ModelProfile, ProfileCounter
 from tasks.scoring import Tally
 from tasks.sentinels import Sentinels
+from tasks.stream import StageCost
 
 if TYPE_CHECKING:
     from tasks.scoring import Scorer
@@ -42,6 +44,7 @@ def write(tally: Tally, *, doubtful: bool = False) -> str:
             "reasons": tally.reasons,
             "ranges": tally.ranges,
             "doubtful": doubtful,
+            "stages": {name: asdict(cost) for name, cost in tally.stages.items()},
             "features": {} if profile is None else _written(profile.features),
             "outputs": {} if profile is None else _written(profile.outputs),
             "ages": {} if ages is None else {name: _ages(counted) for name, counted in ages.columns.items()},
@@ -67,6 +70,10 @@ def add(tally: Tally, written: str) -> None:
     for name, (low, high) in other["ranges"].items():
         before = tally.ranges.get(name, (low, high))
         tally.ranges[name] = (min(low, before[0]), max(high, before[1]))
+    for name, cost in other["stages"].items():
+        spent = tally.stages.setdefault(name, StageCost())
+        for part, value in cost.items():
+            setattr(spent, part, getattr(spent, part) + value)
     if tally.profile is not None:
         tally.profile.absorb(_read(other["features"]), _read(other["outputs"]))
     if tally.ages is not None:
