@@ -448,6 +448,8 @@ def _settle(promised: Future[int], remote: Any) -> None:
 @contextmanager
 def _ray(address: str) -> Iterator[Runner]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Or else a run started by `uv run` would have the folder uploaded, and each worker install it again.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:

@@ -79,7 +79,7 @@ def dask_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
 @contextmanager
 def ray_cluster() -> Iterator[str]:
     """Ray on this machine with two workers; yields the address."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
