@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.database import DatabaseUnreachable, connect, rows
 from tasks.errors import PrescoreError
+from tasks.interrupts import CONNECT_SECONDS
 from tasks.shards import ShardTaken, add_up
 from tasks.transport import StatementFailed
 from tasks.workers import Order, Place, ShardFailed, order_for, score_shard, work
@@ -402,7 +403,7 @@ def _dask(address: str) -> Iterator[Runner]:
     except ImportError:
         raise RunnerMissing("dask", address, "distributed is not installed") from None
     try:
-        client = distributed.Client(address, timeout="30s", set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RunnerMissing("dask", address, f"the scheduler does not answer ({type(error).__name__})") from None
     try:

@@ -8,16 +8,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tasks import runners
+from tasks.declaration import Execution
 from tasks.errors import PrescoreError
-from tasks.runners import ATTEMPTS, Crew, WorkerLost, passing
+from tasks.runners import ATTEMPTS, Crew, RunnerMissing, WorkerLost, passing
 from tasks.scoring import ModelFailed
 from tasks.shards import ShardTaken
 from tasks.transport import StatementFailed
-from tasks.workers import Order, ShardFailed, WorkerDiffers
+from tasks.workers import Order, Place, ShardFailed, WorkerDiffers
 
 ORDER = Order(
     pipeline="items",
@@ -133,3 +136,28 @@ def test_what_another_attempt_may_mend(error: Exception, again: bool) -> None:
     travelled = pickle.loads(pickle.dumps(error))
     assert (type(travelled), str(travelled)) == (type(error), str(error))
     assert passing(travelled) is again
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ({"shards": 4, "shard_rows": 1000}, "remove one of the two"),
+        ({"runner": "dask"}, "needs the address of the cluster"),
+        ({"address": "tcp://scheduler:8786"}, "declare the runner, or remove address"),
+        ({"workers": 0}, "greater than or equal to 1"),
+        ({"wokers": 2}, "Extra inputs are not permitted"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused(declared: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Execution.model_validate(declared)
+
+
+def test_a_cluster_that_does_not_answer_is_told_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(runners, "CONNECT_SECONDS", 0.2)
+    execution = Execution(runner="dask", address="tcp://127.0.0.1:1")
+    place = Place(url="", source_url="", pipelines=Path())
+    with pytest.raises(RunnerMissing, match=r"dask at tcp://127.0.0.1:1"), runners.open_runner(execution, place):
+        pass
