@@ -321,12 +321,12 @@ def _clear(world: World) -> dict[str, float]:
     pipeline = load_pipeline(world.settings.pipelines_dir / "items")
     contract = world.contract(pipeline)
     objects = Objects(pipeline="items", key=contract.key, outputs=(), indexed=("p",))
-    storages = dict(world.rows("SELECT role, storage_id FROM prescore.storages WHERE pipeline = 'items'"))
-    (rows,) = world.rows(f"SELECT count(*) FROM prescore_rows.items_{storages['current']}")[0]
+    in_role = dict(world.rows("SELECT role, storage_id FROM prescore.storages WHERE pipeline = 'items'"))
+    (rows,) = world.rows(f"SELECT count(*) FROM prescore_rows.items_{in_role['current']}")[0]
     found = {}
     options = {"trigger": Trigger.MANUAL, "mode": Mode.FULL, "as_of": None}
     for name in ("deleted", "truncated"):
-        _fill(world, storages["current"], storages["next"], rows)
+        _fill(world, in_role["current"], in_role["next"], rows)
         world.execute(
             "UPDATE prescore.storages SET retired_xid = pg_current_xact_id() WHERE pipeline = 'items' AND role = 'next'"
         )
@@ -349,7 +349,7 @@ def _clear(world: World) -> dict[str, float]:
             connection.autocommit = True
             begun = time.monotonic()
             with connection.cursor() as cursor:
-                cursor.execute(f"VACUUM (TRUNCATE false) prescore_rows.items_{storages['next']}")
+                cursor.execute(f"VACUUM (TRUNCATE false) prescore_rows.items_{in_role['next']}")
             found["vacuumed"] = time.monotonic() - begun
             connection.close()
     return found
