@@ -124,7 +124,8 @@ class Recollection:
             session=_Absent(),  # type: ignore[arg-type]
             sources=_Absent(),  # type: ignore[arg-type]
             scorer=SimpleNamespace(  # type: ignore[arg-type]
-                bundle=SimpleNamespace(metrics=version.metrics, profile=profile)
+                bundle=SimpleNamespace(metrics=version.metrics, profile=profile),
+                contract=SimpleNamespace(dataset=None if pipeline.features.dataset is None else _Absent()),
             ),
             model=version,
             served=served,
