@@ -26,7 +26,9 @@ def spent_twice(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def scorer_of(bundle: Any, preprocess: Any = None, features: Any = FEATURES) -> Scorer:
-    declared: Any = SimpleNamespace(name="churn", predictions=OUTPUTS, features=SimpleNamespace(preprocess=None, fingerprint=False))
+    declared: Any = SimpleNamespace(
+        name="churn", predictions=OUTPUTS, features=SimpleNamespace(preprocess=None, fingerprint=False)
+    )
     contract = FeatureContract(key=KEY, features=features)
     outputs = bundle.output_columns
     return Scorer(pipeline=declared, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
