@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import chi2, entropy
+from scipy.stats import betabinom, chi2, entropy
 
-from tasks.drift import LEAST_BINS, PRIOR, VALUES_PER_BIN, differs, js_distance, most_outside, psi, shares
+from tasks.drift import CONFIDENCE, LEAST_BINS, PRIOR, VALUES_PER_BIN, differs, js_distance, most_outside, psi, shares
 
 COUNTS = st.integers(0, 5_000)
 
@@ -160,3 +160,11 @@ def test_chance_puts_a_few_values_outside_of_a_small_training_sample():
     assert np.mean([count > most_outside(2_000, 500) for count in outside]) <= 0.01
     assert most_outside(2_000, 500) > 0.001 * 2_000
     assert most_outside(2_000, 1_000_000) <= 1
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10, 99, 1_024, 1_025, 5_000, 200_000])
+@pytest.mark.parametrize("rows_before", [2, 3, 10, 500, 20_000, 1_000_000])
+def test_the_most_outside_is_the_quantile_of_the_whole_distribution(rows: int, rows_before: int) -> None:
+    expected = int(betabinom.ppf(CONFIDENCE, rows, 2, rows_before - 1))
+
+    assert most_outside(rows, rows_before) == expected
