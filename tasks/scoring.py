@@ -147,7 +147,7 @@ class Scorer:
         ModelFailed
             When preprocessing or the model raises on rows that were not rejected.
         """
-        prepare, predict = partial(self._prepare, tally=tally, seen=[0]), partial(self._predict, tally=tally)
+        prepare, predict = partial(self._prepare, tally=tally, seen=[0]), self._predict
         predicted: Iterator[tuple[_Prepared, Outputs]]
         if stream is None:
             predicted = map(predict, map(prepare, batches))
@@ -182,7 +182,7 @@ class Scorer:
             frame = self._frame(accepted, rows_before)
         return _Prepared(batch=batch, mixed=mixed, reasons=reasons, kept=kept, frame=frame, rows_before=rows_before)
 
-    def _predict(self, prepared: _Prepared, tally: Tally) -> tuple[_Prepared, Outputs]:
+    def _predict(self, prepared: _Prepared) -> tuple[_Prepared, Outputs]:
         """Call the model; several batches at once where the estimator bears it."""
         if prepared.frame is None:
             return prepared, {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 # Reading gives 550,000 to 650,000 rows a second, which eight threads predict with all but the largest models; each holds a
@@ -37,6 +38,7 @@ def _stateless(estimator: Any) -> bool:
     parts = [estimator]
     if hasattr(estimator, "get_params"):
         parts += list(estimator.get_params(deep=True).values())
+    parts += [part.func for part in parts if isinstance(part, partial)]
     modules = {base.__module__ for part in parts for base in type(part).__mro__}
     modules |= {getattr(part, "__module__", None) or "builtins" for part in parts if callable(part)}
     return {module.split(".", 1)[0] for module in modules} <= _WITHOUT_STATE
