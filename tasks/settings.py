@@ -15,7 +15,7 @@ from tasks.errors import UsageError
 class Settings:
     """The places that a command works with."""
 
-    #: PRESCORE_DATABASE_URL; None means the embedded PostgreSQL.
+    #: PRESCORE_DATABASE_URL, or what the file says that PRESCORE_DATABASE_URL_FILE names; None means the embedded PostgreSQL.
     database_url: str | None
     #: PRESCORE_PIPELINES, else ./deployments/pipelines, else the pipelines that prescore ships.
     pipelines_dir: Path
@@ -23,7 +23,8 @@ class Settings:
     data_dir: Path
     #: Whether models are compiled where they can be: PRESCORE_COMPILED, true unless it is "false".
     compiled: bool = True
-    #: PRESCORE_SOURCE_URL; None means that the sources are in the database that predictions are served from.
+    #: PRESCORE_SOURCE_URL, or from PRESCORE_SOURCE_URL_FILE; None means that the sources are in the database that
+    #: predictions are served from.
     source_url: str | None = None
 
     @property
@@ -33,15 +34,25 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
-    """Return the settings that the environment and the current folder give; an empty variable counts as unset."""
+    """Return the settings that the environment and the current folder give; an empty variable counts as unset.
+
+    Raises
+    ------
+    UsageError
+        When a variable holds what it cannot mean, or names a file without an address.
+    """
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     return Settings(
-        database_url=environ.get("PRESCORE_DATABASE_URL") or None,
+        database_url=_address(
+            "PRESCORE_DATABASE_URL", environ.get("PRESCORE_DATABASE_URL"), environ.get("PRESCORE_DATABASE_URL_FILE")
+        ),
         pipelines_dir=_pipelines_dir(environ, cwd),
         data_dir=_data_dir(environ),
         compiled=_compiled(environ),
-        source_url=environ.get("PRESCORE_SOURCE_URL") or None,
+        source_url=_address(
+            "PRESCORE_SOURCE_URL", environ.get("PRESCORE_SOURCE_URL"), environ.get("PRESCORE_SOURCE_URL_FILE")
+        ),
     )
 
 
@@ -62,6 +73,34 @@ def folder_for_new(environ: Mapping[str, str] | None = None, cwd: Path | None = 
             "yours, for example with `export PRESCORE_PIPELINES=~/pipelines`."
         )
     return folder
+
+
+def _address(variable: str, said: str | None, named: str | None) -> str | None:
+    """Return the address that a variable says, or the one in the file that the variable with ``_FILE`` names.
+
+    A file is how Docker, Kubernetes and systemd hand secrets over: it keeps the password out of the environment, which
+    children inherit and `docker inspect` shows.
+    """
+    if not named:
+        return said or None
+    if said:
+        raise UsageError(f"{variable} and {variable}_FILE are both set. Nothing was done. Unset one of them.")
+    try:
+        lines = Path(named).expanduser().read_text(encoding="utf-8").split()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            f"{variable}_FILE names {named}, which cannot be read: {reason}. Nothing was done. Let this user read it, "
+            f"or unset the variable."
+        ) from error
+    except UnicodeDecodeError:
+        lines = []  # nothing of what it holds may be shown, not even in the cause
+    if len(lines) != 1:
+        raise UsageError(
+            f"{variable}_FILE names {named}, which holds {'no' if not lines else 'more than an'} address. Nothing was done. "
+            "Write postgresql://role:password@host:5432/database into it, and nothing else."
+        )
+    return lines[0]
 
 
 def _pipelines_dir(environ: Mapping[str, str], cwd: Path) -> Path:

@@ -30,7 +30,8 @@ _USED = "postgres"
 def pytest_configure(config: pytest.Config) -> None:
     if FOLDER_VARIABLE not in os.environ:
         config.stash[_FOLDER] = prepare_folder()
-    for variable in ("PRESCORE_DATABASE_URL", "PRESCORE_PIPELINES", "PRESCORE_DATA_DIR", "PREFECT_API_URL"):
+    addresses = ("PRESCORE_DATABASE_URL", "PRESCORE_DATABASE_URL_FILE", "PREFECT_API_URL")
+    for variable in (*addresses, "PRESCORE_PIPELINES", "PRESCORE_DATA_DIR"):
         os.environ.pop(variable, None)
 
 
