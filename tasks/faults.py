@@ -1,16 +1,20 @@
 """Named points of a run that do nothing outside tests.
 
 A test names a point in ``PRESCORE_TEST_KILL_AT`` (``point`` or ``point:n`` for the n-th time it is reached) and the
-process ends there as if the machine had lost power: no exception, no ``finally``, no goodbye to the database.
+process ends there as if the machine had lost power: no exception, no ``finally``, no goodbye to the database. A test of
+the same process listens instead, and does there what it likes: to the server, to the sources, to the run.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _WANTED, _, _COUNT = os.environ.get("PRESCORE_TEST_KILL_AT", "").partition(":")
 _remaining = [int(_COUNT or 1)]
+_listeners: list[Callable[[str], None]] = []
 
 #: Every point, in the order in which a run reaches them.
 POINTS = (
@@ -61,9 +65,21 @@ ARCHIVE_POINTS = (
 
 
 def reached(point: str) -> None:
-    """Mark a named point of a run; nothing happens unless a test asked for its end here."""
+    """Mark a named point of a run; nothing happens unless a test asked for its end here, or listens."""
+    for listener in _listeners:
+        listener(point)
     if point != _WANTED:
         return
     _remaining[0] -= 1
     if _remaining[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call a function at every point that this process reaches within the block, in the thread that reaches it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import tasks
-from tasks.faults import ARCHIVE_POINTS, POINTS, reached
+from tasks.faults import ARCHIVE_POINTS, POINTS, listening, reached
 
 
 def test_every_point_is_reached_somewhere_and_every_reached_point_is_listed() -> None:
@@ -23,3 +23,13 @@ def test_every_point_is_reached_somewhere_and_every_reached_point_is_listed() ->
 def test_nothing_happens_at_a_point() -> None:
     for point in POINTS:
         reached(point)
+
+
+def test_who_listens_hears_every_point_until_it_is_enough() -> None:
+    heard: list[str] = []
+    with listening(heard.append):
+        reached("run.locked")
+        reached("publish.committed")
+    reached("retired.cleared")
+
+    assert heard == ["run.locked", "publish.committed"]
