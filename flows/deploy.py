@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.schedules import CronSchedule, RRuleSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.settings import PREFECT_API_URL
@@ -26,6 +27,7 @@ from flows import deployed
 from flows.automations import bring_automations, remove_automations, remove_orphans
 from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
 from tasks.errors import DeploymentRefused, PrefectUnreachable, UsageError, WorkPoolRefused
+from tasks.recurrence import Recurrence
 from tasks.settings import Settings
 
 POOL_TYPE = "process"
@@ -140,7 +142,7 @@ def put(client: SyncPrefectClient, deployment: Deployment, pool: str | None, *, 
     if there is not None:
         _require_ours(deployment, there, pool, guest=guest)
     try:
-        schedules = _schedules(deployment, there)
+        schedules = _schedules(deployment, there, datetime.now(UTC))
         fields = _fields(deployment, pool, guest=guest)
         if there is not None and _same(there, fields, schedules):
             done, deployment_id = "unchanged", there.id
@@ -206,18 +208,29 @@ def _strangers(client: SyncPrefectClient, wanted: Plan, pool: str) -> list[str]:
     return sorted(found)
 
 
-def _schedules(deployment: Deployment, there: DeploymentResponse | None) -> list[DeploymentScheduleCreate]:
+def _schedules(
+    deployment: Deployment, there: DeploymentResponse | None, since: datetime
+) -> list[DeploymentScheduleCreate]:
     """Return the schedules to be; one that somebody paused on the page stays paused while it has its slug."""
     paused = {each.slug for each in there.schedules if not each.active} if there is not None else set()
     return [
         DeploymentScheduleCreate(
-            slug=each.slug,
-            schedule=CronSchedule(cron=each.cron, timezone=each.timezone),
+            slug=slug,
+            schedule=_schedule(recurrence),
             parameters=dict(each.parameters),
-            active=each.slug not in paused,
+            # What belongs to another one rests with it.
+            active=not paused & {slug, each.slug},
         )
         for each in deployment.schedules
+        for slug, recurrence in each.fires(since)
     ]
+
+
+def _schedule(recurrence: Recurrence) -> CronSchedule | RRuleSchedule:
+    if recurrence.rule is not None:
+        return RRuleSchedule(rrule=recurrence.rule, timezone=recurrence.timezone)
+    assert recurrence.cron is not None
+    return CronSchedule(cron=recurrence.cron, timezone=recurrence.timezone)
 
 
 def _fields(deployment: Deployment, pool: str | None, *, guest: bool) -> dict[str, Any]:
@@ -263,6 +276,7 @@ def _shape(schedules: Sequence[Any]) -> list[tuple[Any, ...]]:
         (
             each.slug or "",
             getattr(each.schedule, "cron", None),
+            getattr(each.schedule, "rrule", None),
             getattr(each.schedule, "timezone", None),
             bool(each.active),
             repr(sorted((each.parameters or {}).get("params", {}).items())),

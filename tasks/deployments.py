@@ -14,12 +14,15 @@ from typing import Any
 from tasks import events, schedule
 from tasks.errors import PipelineInvalid
 from tasks.pipeline import Pipeline, find_pipeline, pipeline_names
+from tasks.recurrence import Recurrence, recurrences
 from tasks.settings import Settings
 
 #: The tag of everything that prescore puts on a server, and alone may remove from it.
 TAG = "prescore"
 #: The further tag of what a `prescore serve` runs that uses the server of somebody else, who leaves it alone.
 GUEST = "prescore-guest"
+#: How the name of a schedule ends that adds the ticks of an hour that comes twice to another one.
+REPEATED_HOUR = "-repeated-hour"
 #: How the name of each automation of prescore begins.
 AUTOMATION = "prescore: "
 # What comes to pass between the end of a run and the event that tells of it, and how late Prefect starts one.
@@ -40,6 +43,11 @@ class Planned:
     def next_tick(self, after: datetime) -> datetime:
         """Return when it fires next, in UTC."""
         return schedule.next_tick([self.cron], self.timezone, after)
+
+    def fires(self, since: datetime) -> list[tuple[str, Recurrence]]:
+        """Return what a server is told so that it fires at the same ticks, each with the name it has there."""
+        found = recurrences(self.cron, self.timezone, since)
+        return [(f"{self.slug}{REPEATED_HOUR if each.adds else ''}", each) for each in found]
 
 
 @dataclass(frozen=True, kw_only=True)
