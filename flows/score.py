@@ -38,6 +38,7 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import QueryRefused
 from tasks.freshness import Disposition, Finding, Judgement, Verdict
+from tasks.migrations import UNFIT
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection, Served
@@ -141,15 +142,22 @@ def score(
     refuse_queries(pipeline)
     known = [check.id for check in checks.CHECKS]
     waiver = waivers.ask_for(pipeline, waive, because, trigger=trigger, known=known)
-    url = resolve_url(settings)
-    source_url = resolve_source_url(settings, url)
     asked = Mode.FULL if full else Mode.INCREMENTAL
+    try:
+        url = resolve_url(settings)
+    except UNFIT as error:
+        _refused(settings.database_url, pipeline, asked, trigger, error)
+        raise
+    source_url = resolve_source_url(settings, url)
     try:
         with backends.use_meter() as meter:
             watch = Stopwatch(watcher, meter.seconds)
             with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of, source_url=source_url) as run:
                 summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
                 return _with_cost(run, summary, watch)
+    except UNFIT as error:
+        _refused(url, pipeline, asked, trigger, error)
+        raise
     except RunInProgress as met:
         if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
@@ -157,6 +165,12 @@ def score(
         return RunSummary(
             pipeline=name, run_id=run_id, status=Status.SKIPPED, trigger=trigger, mode=asked, message=str(met)
         )
+
+
+def _refused(url: str | None, pipeline: Pipeline, asked: Mode, trigger: Trigger, error: PrescoreError) -> None:
+    """Leave a record of a start that nobody was looking at."""
+    if url is not None and trigger in {Trigger.SCHEDULED, Trigger.RECOVERY}:
+        runs.refuse(url, pipeline, asked, trigger, str(error))
 
 
 def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, compiled_dir: Path | None) -> RunSummary:

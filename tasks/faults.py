@@ -63,6 +63,14 @@ ARCHIVE_POINTS = (
     "archive.visible",
 )
 
+#: Those of `prescore migrate`, for each migration from the second on.
+MIGRATION_POINTS = (
+    "migration.begun",
+    "migration.entered",
+    "migration.applied",
+    "migration.committed",
+)
+
 
 def reached(point: str) -> None:
     """Mark a named point of a run; nothing happens unless a test asked for its end here, or listens."""

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import source_server
+from tasks import migrations, source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -228,6 +228,8 @@ def open_run(
     ------
     RunInProgress
         Naming the run that holds the lock.
+    Migrating
+        While somebody migrates the database.
     PipelinePinned, AsOfRefused, PoolerRefused
     DatabaseUnreachable, SourcesNotReady, SourcesLost
         Where the sources are on another server.
@@ -239,6 +241,7 @@ def open_run(
             raise PoolerRefused
         connection.execute(sa.text(load_query("forbid_timeouts")))
         connection.commit()
+        migrations.enter_gate(connection)
         if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline.name}).scalar_one():
             raise _in_progress(connection, pipeline)
         connection.commit()
@@ -332,6 +335,25 @@ def skip(url: str, pipeline: Pipeline, mode: Mode, because: str) -> int:
         return run_id
 
 
+def refuse(url: str, pipeline: Pipeline, mode: Mode, trigger: Trigger, because: str) -> None:
+    """Record a start that the state of the database forbids, as failed, as far as that can be recorded."""
+    values = {
+        "pipeline": pipeline.name,
+        "mode": mode.value,
+        "trigger": trigger.value,
+        "host": socket.gethostname(),
+        "process_id": os.getpid(),
+        "logic_digest": pipeline.logic_digest,
+        "contract_digest": pipeline.contract_digest,
+        "message": because,
+    }
+    with suppress(PrescoreError, sa.exc.DBAPIError), connect(url) as connection:
+        # A migration may hold the table; nobody waits for this.
+        one(connection, "limit_lock_waits", milliseconds="2000", locally=True)
+        one(connection, "record_refused_run", **values)
+        connection.commit()
+
+
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes.
 
@@ -351,9 +373,10 @@ def hold_lock(url: str, pipeline_name: str) -> Iterator[sa.Connection]:
 
     Raises
     ------
-    RunInProgress
+    RunInProgress, Migrating
     """
     with connect(url, "prescore run") as connection:
+        migrations.enter_gate(connection)
         if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline_name}).scalar_one():
             raise _holder(connection, pipeline_name)
         connection.commit()
@@ -368,6 +391,7 @@ def _release(connection: sa.Connection, pipeline_name: str) -> None:
     with suppress(*_DATABASE_ERRORS):
         connection.rollback()
         one(connection, "release_run_lock", pipeline=pipeline_name)
+        migrations.leave_gate(connection)
         connection.commit()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from flows.commands.options import settings_now
+from flows.commands.options import duration, settings_now
 from tasks.errors import UsageError
 from tasks.settings import Settings
 
@@ -13,15 +15,22 @@ database_app = typer.Typer(
 )
 
 
-def migrate() -> None:
-    """Bring the schema of the database up to date."""
+def migrate(
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Let runs at work end first, for so long (10m); no other begins meanwhile."
+        ),
+    ] = None,
+) -> None:
+    """Bring the schema of the database up to date; refused while runs are at work, and runs are refused while it works."""
     from tasks import migrations
-    from tasks.database import resolve_url
+    from tasks.embedded import ensure_running
 
     settings = settings_now()
-    applied = migrations.apply(settings.database_url) if settings.database_url else []
-    if settings.database_url is None:
-        resolve_url(settings)
+    patience = duration("--wait", wait)
+    url = settings.database_url or ensure_running(settings.data_dir)
+    applied = migrations.apply(url, wait=patience, tell=lambda sentence: typer.echo(f"prescore: {sentence}", err=True))
     for name in applied:
         typer.echo(f"applied {name}")
     typer.echo("The schema is up to date.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -47,6 +47,18 @@ def instant(text: str | None) -> datetime | None:
             f"{text!r} is no instant. Nothing was started. Write it as 2026-03-01T03:00:00+00:00 (without a zone it is UTC)."
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def duration(option: str, text: str | None) -> timedelta:
+    """Return the duration that an option gives, as pipeline.toml writes it; zero without one. UsageError when it is none."""
+    from tasks.fields import parse_duration
+
+    if text is None:
+        return timedelta(0)
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}. Nothing was started.") from None
 
 
 def refuse_together(option: str, **others: bool) -> None:
