@@ -1,7 +1,8 @@
 """The `prescore` command: every manual trigger, thin over flows and tasks.
 
 Results on stdout (a table for people, ``--json`` for programs), progress and logs on stderr. Exit 0 done, 1 failed,
-2 usage, 3 stale, held or pinned. `lookup`, `status`, `explain`, `watch` and `--help` import neither Prefect nor scikit-learn.
+2 usage, 3 stale, held or pinned. `lookup`, `status`, `explain`, `watch`,
+`metrics` and `--help` import neither Prefect nor scikit-learn.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ COMMANDS = (
     reading.explain,
     reading.lookup,
     watching.watch,
+    watching.metrics,
     judging.report,
     judging.replay,
     schedules.serve,

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
+from flows.exporter import expose
 from tasks.database import resolve_url
 from tasks.deployments import Plan, plan
 from tasks.errors import NothingToServe, PortTaken, PrefectUnreachable, PrescoreError, ServedAlready
@@ -89,6 +90,7 @@ def serve(
     with ExitStack() as stack:
         home = stack.enter_context(hold_folder(settings.data_dir / "prefect"))
         wanted = read_plan(settings, tell)
+        exporter = stack.enter_context(expose(settings))
         ending = stack.enter_context(answer_signals())
         if server is None:
             require_free(port)
@@ -99,6 +101,8 @@ def serve(
             own = None
         look_at_database(settings, tell)
         runner = Keeper(_runner_program(settings, home, server, limit, alone=own is not None), tell)
+        if exporter is not None:
+            tell(f"Metrics are at {exporter}.")
         told(wanted, server.removesuffix("/api"), None if own is None else home)
         try:
             keep(own, runner, ending, tell)

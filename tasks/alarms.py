@@ -10,7 +10,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -99,32 +100,56 @@ def look(settings: Settings, pipeline: str | None) -> list[PipelineHealth]:
     ------
     CannotLook, PipelineNeverRan
     """
-    import psycopg2
-    from psycopg2.extras import NamedTupleCursor
-
-    url = _url(settings)
-    statement = (resources.files("sql") / "queries" / "watch_health.sql").read_text(encoding="utf-8")
-    try:
-        connection = psycopg2.connect(url, connect_timeout=_CONNECT, application_name="prescore watch")
+    statement = load_statement("watch_health")
+    with onlooker(settings, "prescore watch") as cursor:
+        cursor.execute(statement)
         try:
-            with connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
-                # Within the transaction, so that a pooler that shares connections does as well.
-                cursor.execute(f"SET LOCAL statement_timeout = '{_STATEMENT}s'")
-                cursor.execute("SET LOCAL intervalstyle = 'postgres'")
-                cursor.execute(statement)
-                found = [PipelineHealth.from_row(row) for row in cursor.fetchall()]
-        finally:
-            connection.close()
-    except psycopg2.Error as error:
-        raise CannotLook(_place(url), _last_line(error)) from None
-    except AttributeError:
-        raise CannotLook(_place(url), "its schema is older than this prescore; run `prescore migrate`") from None
+            found = [PipelineHealth.from_row(row) for row in cursor.fetchall()]
+        except AttributeError:
+            raise CannotLook(
+                _place(_url(settings)), "its schema is older than this prescore; run `prescore migrate`"
+            ) from None
     if pipeline is None:
         return found
     named = [health for health in found if health.pipeline == pipeline]
     if not named:
         raise PipelineNeverRan(pipeline, [health.pipeline for health in found])
     return named
+
+
+@contextmanager
+def onlooker(settings: Settings, name: str) -> Iterator[Any]:
+    """Open a cursor that reads named tuples in one snapshot, and may write nothing; starts nothing.
+
+    ``name`` is what the server is told of who looks.
+
+    Raises
+    ------
+    CannotLook
+        Also for what fails within.
+    """
+    import psycopg2
+    from psycopg2.extras import NamedTupleCursor
+
+    url = _url(settings)
+    try:
+        connection = psycopg2.connect(url, connect_timeout=_CONNECT, application_name=name)
+        try:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+                # Within the transaction, so that a pooler that shares connections does as well.
+                cursor.execute(f"SET LOCAL statement_timeout = '{_STATEMENT}s'")
+                cursor.execute("SET LOCAL intervalstyle = 'postgres'")
+                yield cursor
+        finally:
+            connection.close()
+    except psycopg2.Error as error:
+        raise CannotLook(_place(url), _last_line(error)) from None
+
+
+def load_statement(name: str) -> str:
+    """Return the statement of sql/queries/<name>.sql as it stands: without parameters, and without SQLAlchemy."""
+    return (resources.files("sql") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def require_webhook(url: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from tasks.errors import UsageError
 
+#: Names the port of the exporter.
+METRICS_PORT = "PRESCORE_METRICS_PORT"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -26,6 +29,8 @@ class Settings:
     #: PRESCORE_SOURCE_URL, or from PRESCORE_SOURCE_URL_FILE; None means that the sources are in the database that
     #: predictions are served from.
     source_url: str | None = None
+    #: PRESCORE_METRICS_PORT: where `prescore serve` answers scrapers, on loopback; None means nowhere.
+    metrics_port: int | None = None
 
     @property
     def compiled_dir(self) -> Path | None:
@@ -53,6 +58,7 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
         source_url=_address(
             "PRESCORE_SOURCE_URL", environ.get("PRESCORE_SOURCE_URL"), environ.get("PRESCORE_SOURCE_URL_FILE")
         ),
+        metrics_port=_port(environ.get("PRESCORE_METRICS_PORT")),
     )
 
 
@@ -135,6 +141,16 @@ def _compiled(environ: Mapping[str, str]) -> bool:
             f'PRESCORE_COMPILED is "{named}", expected true or false. Nothing was done. Correct or unset it.'
         )
     return named == "true"
+
+
+def _port(named: str | None) -> int | None:
+    if not named:
+        return None
+    if not (named.isascii() and named.isdigit() and 0 < int(named) < 65_536):
+        raise UsageError(
+            f'{METRICS_PORT} is "{named}", expected a port from 1 to 65535. Nothing was done. Correct or unset it.'
+        )
+    return int(named)
 
 
 def os_user() -> str | None:

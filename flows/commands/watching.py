@@ -1,12 +1,14 @@
-"""`prescore watch`: a look from outside, for cron, systemd or a container of its own. It imports next to nothing."""
+"""`prescore watch` and `metrics`: a look from outside, for cron, systemd or a container of its own. They import next to nothing."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.options import settings_now
+from tasks.errors import UsageError
 
 if TYPE_CHECKING:
     from tasks.alarms import Alarm
@@ -32,6 +34,39 @@ def watch(
     if once:
         raise typer.Exit(watch_once(found))
     watch_on(found, every)
+
+
+def metrics(
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write to this file, as a whole or not at all."),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="openmetrics, or prometheus for what cannot read that; without it a file *.prom gets the latter.",
+        ),
+    ] = None,
+    count_rows: Annotated[
+        bool,
+        typer.Option("--count-rows", help="Count the rows of each pipeline by their state: reads all of them."),
+    ] = False,
+) -> None:
+    """Write health as numbers for a scraper, in OpenMetrics text; exit 1 with prescore_up 0 when nothing can be read."""
+    from tasks.metrics import FORMATS, form_of, read, replace_file, write
+
+    if form is not None and form not in FORMATS:
+        raise UsageError(f"--format is {form!r}. Nothing was written. Say {' or '.join(FORMATS)}.")
+    reading = read(settings_now(), count_rows=count_rows)
+    text = write(reading, form or form_of(output))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        replace_file(output, text)
+    if not reading.up:
+        _warn(reading.problem)
+        raise typer.Exit(1)
 
 
 def _tell(alarm: Alarm) -> None:
