@@ -252,12 +252,20 @@ def _fields(deployment: Deployment, pool: str | None, *, guest: bool) -> dict[st
 
 
 def parameter_schema(deployment: Deployment) -> dict[str, Any]:
-    """Return what a run may be given, as the server checks it before there is a run: this pipeline and no other."""
+    """Return what a run may be given, as the server checks it before there is a run.
+
+    It is given this pipeline and no other, and may waive what [manual] of this pipeline allows.
+    """
     schema: dict[str, Any] = copy.deepcopy(_FLOWS[deployment.flow].parameters.model_dump())
     for definition in schema["definitions"].values():
         named = definition["properties"].get("pipeline")
         if named is not None:
             named |= {"enum": [deployment.pipeline], "default": deployment.pipeline}
+        waived = definition["properties"].get("waive")
+        if waived is not None:
+            several = {"maxItems": 0} if not deployment.waivable else {"uniqueItems": True}
+            choices = {"items": {"type": "string", "enum": list(deployment.waivable)}} if deployment.waivable else {}
+            waived |= several | choices
     return schema
 
 

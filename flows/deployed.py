@@ -16,7 +16,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed, Failed
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows import score as scoring
@@ -31,13 +31,25 @@ from tasks.page import Picture
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings
 from tasks.stopwatch import Stopwatch
+from tasks.waivers import LONGEST_REASON
 
 logger = logging.getLogger("prescore.deployed")
+
+#: How what Prefect says of who created a run is told. A deployment as the creator says no more than that it was one of its runs.
+_STARTERS = {"SCHEDULE": "schedule ", "AUTOMATION": "automation ", "USER": "", "ACTOR": ""}
 
 # The server checks the pattern before there is a run; it does not look at formats.
 _INSTANT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})$"
 Instant = Annotated[AwareDatetime, WithJsonSchema({"type": "string", "format": "date-time", "pattern": _INSTANT})]
-PIPELINE = Field(title="Pipeline", description="Name of the pipeline's folder, for example churn.", min_length=1)
+PIPELINE = Field(
+    title="Pipeline",
+    description="Which pipeline: the name of its folder, for example churn. A deployment runs its own and no other.",
+    min_length=1,
+)
+#: Longest name of somebody who starts a run, in characters.
+LONGEST_NAME = 100
+# Printed in tables, reports and logs: no line breaks, no codes of terminals.
+_NAME = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
 class ScoreParameters(BaseModel):
@@ -47,14 +59,43 @@ class ScoreParameters(BaseModel):
 
     pipeline: str = PIPELINE
     full: bool = Field(
-        default=False, title="Full", description="Score every entity, not only the new, changed and due ones."
+        default=False,
+        title="Full",
+        description="On: score every entity. Off: only those that are new, have changed or are due, which costs less and "
+        "is enough unless something is wrong with what is served.",
     )
     as_of: Instant | None = Field(
         default=None,
         title="As of",
-        description="The instant to look at the data from, with its zone: 2026-03-01T03:00:00Z. Empty: now, by the clock "
-        "of the database.",
+        description="The instant to look at the data from, with its zone: 2026-03-01T03:00:00Z. Not in the future, and not "
+        "before what is served. Empty: now, by the clock of the database.",
     )
+    waive: list[str] = Field(
+        default_factory=list,
+        title="Waive",
+        description="Checks that hold back nothing although they fail, in this run only. The predictions are flagged, and "
+        "readers see them as no better than aging until the next full run. Normally empty.",
+    )
+    because: str = Field(
+        default="",
+        title="Because",
+        max_length=LONGEST_REASON,
+        description="Needed with Waive: why, in a sentence that readers are told.",
+    )
+    started_by: str = Field(
+        default="",
+        title="Your name",
+        max_length=LONGEST_NAME,
+        pattern=_NAME,
+        description="Who starts this run. It is kept with the run and shown in its report. Needed with Waive. Prefect's "
+        "open-source server has no accounts, so nobody can know it unless you say it here.",
+    )
+
+    @model_validator(mode="after")
+    def _waives_by_name(self) -> ScoreParameters:
+        if self.waive and not self.started_by.strip():
+            raise ValueError("Waive needs your name: nothing was started. Fill in Your name (started_by).")
+        return self
 
 
 class TrainParameters(BaseModel):
@@ -66,13 +107,14 @@ class TrainParameters(BaseModel):
     as_of: Instant | None = Field(
         default=None,
         title="As of",
-        description="Train on what was known at this instant, with its zone: 2026-03-01T03:00:00Z. Empty: now, by the "
-        "clock of the database.",
+        description="Train on what was known at this instant, with its zone: 2026-03-01T03:00:00Z. Not in the future. "
+        "Empty: now, by the clock of the database.",
     )
     promote: bool = Field(
         default=False,
         title="Promote",
-        description="Use the new version from the next run on, even when there is one already.",
+        description="On: use the new version from the next run on. Off: the first version of a model is used, a later one "
+        "waits until somebody promotes it.",
     )
 
 
@@ -96,6 +138,9 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
                 full=params.full or _made_by_full_schedule(),
                 as_of=params.as_of,
                 trigger=_trigger(),
+                waive=params.waive,
+                because=params.because,
+                started_by=_started_by(params.started_by),
                 watcher=watch,
             )
     except Exception as error:
@@ -224,6 +269,21 @@ def _trigger() -> Trigger:
         return Trigger.SCHEDULED
     by_automation = made.created_by is not None and made.created_by.type == "AUTOMATION"
     return Trigger.RECOVERY if by_automation else Trigger.MANUAL
+
+
+def _started_by(named: str) -> str | None:
+    """Who or what started the run: whom its form names; else what the server knows of it.
+
+    An open-source server knows schedules and automations; one with accounts (Prefect Cloud) knows people as well.
+    """
+    if named.strip():
+        return " ".join(named.split())
+    context = FlowRunContext.get()
+    made = None if context is None else context.flow_run
+    by = None if made is None else made.created_by
+    if by is None or not by.display_value or by.type not in _STARTERS:
+        return None
+    return f"{_STARTERS[by.type]}{by.display_value}"
 
 
 def _made_by_full_schedule() -> bool:

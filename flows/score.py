@@ -68,6 +68,8 @@ class RunSummary:
     status: Status
     trigger: Trigger
     mode: Mode
+    #: Who or what started it; None where that is not known.
+    started_by: str | None = None
     #: Why the run was full; empty for an incremental one.
     because: str = ""
     as_of: datetime | None = None
@@ -126,12 +128,14 @@ def score(
     trigger: Trigger = Trigger.MANUAL,
     waive: Sequence[str] = (),
     because: str = "",
+    started_by: str | None = None,
     watcher: Watcher | None = None,
 ) -> RunSummary:
     """Score a pipeline once and publish the result, or say why not.
 
     ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped. What ``waive``
-    names (ids of checks, patterns, groups) holds nothing when it fails: ``because`` tells readers why.
+    names (ids of checks, patterns, groups) holds nothing when it fails: ``because`` tells readers why. ``started_by`` is who or
+    what started the run, where it is known.
 
     Raises
     ------
@@ -152,7 +156,15 @@ def score(
     try:
         with backends.use_meter() as meter:
             watch = Stopwatch(watcher, meter.seconds)
-            with open_run(url, pipeline, trigger=trigger, mode=asked, as_of=as_of, source_url=source_url) as run:
+            with open_run(
+                url,
+                pipeline,
+                trigger=trigger,
+                mode=asked,
+                as_of=as_of,
+                source_url=source_url,
+                started_by=started_by,
+            ) as run:
                 summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
                 return _with_cost(run, summary, watch)
     except UNFIT as error:
@@ -161,9 +173,15 @@ def score(
     except RunInProgress as met:
         if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
-        run_id = runs.skip(url, pipeline, asked, str(met))
+        run_id = runs.skip(url, pipeline, asked, str(met), trigger=trigger, started_by=started_by)
         return RunSummary(
-            pipeline=name, run_id=run_id, status=Status.SKIPPED, trigger=trigger, mode=asked, message=str(met)
+            pipeline=name,
+            run_id=run_id,
+            status=Status.SKIPPED,
+            trigger=trigger,
+            started_by=started_by,
+            mode=asked,
+            message=str(met),
         )
 
 
@@ -268,7 +286,7 @@ def gather(
     rules, name = Rules.of(run.pipeline.drift, run.pipeline.unknown), run.pipeline.name
     history = verdicts.read_history(run.connection, name, rules, before_run=run.run_id, model_version=model.version)
     if waiver is not None:
-        waiver = waivers.sign(run.connection, run.pipeline, waiver, run.snapshot.clock_at)
+        waiver = waivers.sign(run.connection, run.pipeline, waiver, run.snapshot.clock_at, run.started_by)
     run.connection.rollback()
     return Evidence(
         url=run.url,
@@ -563,6 +581,7 @@ def _summary(
         run_id=run.run_id,
         status=status,
         trigger=run.trigger,
+        started_by=run.started_by,
         mode=Mode.INCREMENTAL if selection is None else selection.mode,
         as_of=evidence.snapshot.as_of,
         generation_id=run.generation_id if published else None,

@@ -217,7 +217,8 @@ CREATE TABLE prescore.runs (
     rows_per_second double precision,
     peak_memory     bigint,
     message         text,
-    cost            jsonb
+    cost            jsonb,
+    started_by      text
 );
 CREATE INDEX runs_by_pipeline ON prescore.runs (pipeline, run_id DESC);
 CREATE INDEX runs_running ON prescore.runs (pipeline) WHERE status = 'running';
@@ -254,6 +255,7 @@ COMMENT ON COLUMN prescore.runs.rows_per_second IS 'Rows read, scored and writte
 COMMENT ON COLUMN prescore.runs.peak_memory IS 'Peak memory of the process in bytes.';
 COMMENT ON COLUMN prescore.runs.message IS 'How it ended, in a sentence.';
 COMMENT ON COLUMN prescore.runs.cost IS 'What it cost, in seconds: of the run, its steps, the stages of its stream, and per million predictions; NULL where it was not added up.';
+COMMENT ON COLUMN prescore.runs.started_by IS 'Who or what started it, where it is known: the user of the operating system, whom the form on the page of Prefect names, a schedule or an automation.';
 
 CREATE TABLE prescore.rejections (
     run_id   bigint NOT NULL REFERENCES prescore.runs ON DELETE CASCADE,
@@ -599,7 +601,7 @@ COMMENT ON COLUMN prescore.waivers.check_id IS 'Check whose failure was waived.'
 COMMENT ON COLUMN prescore.waivers.subject IS 'What it was about: a source, a column, or empty for the whole run.';
 COMMENT ON COLUMN prescore.waivers.first_run_id IS 'Run in which the person waived it; an incremental run that amends those rows keeps the waiver.';
 COMMENT ON COLUMN prescore.waivers.waived_by IS 'Database role that waived it.';
-COMMENT ON COLUMN prescore.waivers.os_user IS 'User of the operating system who did, where it is known.';
+COMMENT ON COLUMN prescore.waivers.os_user IS 'Who did, where it is known: the user of the operating system, or whom the form on the page of Prefect names.';
 COMMENT ON COLUMN prescore.waivers.because IS 'Why, in their words.';
 COMMENT ON COLUMN prescore.waivers.waived_at IS 'When they did, by the real clock.';
 COMMENT ON COLUMN prescore.waivers.until IS 'From then on predictions that rest on it are stale: the next deadline, or [manual] lifetime.';

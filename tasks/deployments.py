@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from tasks import events, schedule
+from tasks import events, schedule, waivers
 from tasks.errors import PipelineInvalid
 from tasks.pipeline import Pipeline, find_pipeline, pipeline_names
+from tasks.questions import QUESTIONS
 from tasks.recurrence import Recurrence, recurrences
 from tasks.settings import Settings
 
@@ -87,6 +88,8 @@ class Deployment:
     description: str
     schedules: tuple[Planned, ...] = ()
     automations: tuple[Automation, ...] = ()
+    #: Ids of the checks that somebody who starts it may waive.
+    waivable: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -152,6 +155,7 @@ def deployments_of(pipeline: Pipeline) -> tuple[Deployment, ...]:
         description=pipeline.description,
         schedules=tuple(planned),
         automations=_recovery(pipeline),
+        waivable=tuple(waivers.waivable(pipeline, [question.check_id for question in QUESTIONS])),
     )
     if pipeline.training is None:
         return (scored,)

@@ -45,6 +45,8 @@ class Answer:
     run_id: int
     started_at: datetime
     trigger: str
+    #: Who or what started it; None where that is not known.
+    started_by: str | None
     mode: str
     status: str
     model_version: int | None

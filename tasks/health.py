@@ -73,6 +73,8 @@ class PipelineHealth:
     next_incremental: datetime | None
     #: Why what is served is not archived, where [archive] is declared; not seen by whoever may read nothing but the view.
     archive_problem: str | None = None
+    #: Who or what started the last run; not seen by them either, nor known of every run.
+    last_run_started_by: str | None = None
 
     @property
     def well(self) -> bool:

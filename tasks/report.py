@@ -18,7 +18,7 @@ from tasks.costs import RunCost, describe_cost, shown_seconds
 from tasks.database import connect, one, rows
 from tasks.health import PipelineHealth
 from tasks.stopwatch import StepTiming
-from tasks.telling import shown
+from tasks.telling import shown, started
 
 if TYPE_CHECKING:
     from tasks.page import Picture
@@ -78,6 +78,8 @@ class StoredRun:
     pipeline: str
     status: str
     trigger: str
+    #: Who or what started it; None where that is not known.
+    started_by: str | None
     mode: str
     as_of: datetime | None
     message: str | None
@@ -218,7 +220,8 @@ def _facts(run: StoredRun) -> str:
         ("speed", f"{run.rows_per_second:,.0f} rows/s" if run.rows_per_second else ""),
         ("peak memory", f"{run.peak_memory / 1e6:,.0f} MB" if run.peak_memory else ""),
     ]
-    return _table(("run", f"{run.run_id}, {run.trigger}, {run.mode}"), [fact for fact in facts if fact[1]])
+    begun = _text(started(run.trigger, run.started_by))
+    return _table(("run", f"{run.run_id}, {begun}, {run.mode}"), [fact for fact in facts if fact[1]])
 
 
 def _ledger(run: StoredRun, checks: Iterable[CheckLine]) -> str:

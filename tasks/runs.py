@@ -162,6 +162,8 @@ class Run:
     sources_holder: sa.Connection | None = None
     #: Ends the transactions that hold the snapshots.
     let_go: Callable[[], None] = field(default=lambda: None, repr=False)
+    #: Who or what started it; None where that is not known.
+    started_by: str | None = None
 
     def release_snapshot(self) -> None:
         """Let rows go that only this run's snapshot still sees, once everything is read: VACUUM keeps them until then."""
@@ -217,10 +219,12 @@ def open_run(
     mode: Mode,
     as_of: datetime | None,
     source_url: str | None = None,
+    started_by: str | None = None,
 ) -> Iterator[Run]:
     """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
 
-    ``source_url`` is where the sources are, if that is another server: then each has a snapshot.
+    ``source_url`` is where the sources are, if that is another server: then each has a snapshot. ``started_by`` is who or
+    what started the run, where it is known.
 
     The lock lives exactly as long as its connection: a killed process frees it with its socket.
 
@@ -263,6 +267,7 @@ def open_run(
             process_id=os.getpid(),
             logic_digest=pipeline.logic_digest,
             contract_digest=pipeline.contract_digest,
+            started_by=started_by,
         )
         connection.commit()
         run = Run(
@@ -273,6 +278,7 @@ def open_run(
             source_url=source_url or url,
             trigger=trigger,
             started_at=opened.started_at,
+            started_by=started_by,
             connection=connection,
             backend_pid=backend.pid,
         )
@@ -317,14 +323,18 @@ def end_writers(connection: sa.Connection, pipeline_name: str) -> None:
         logger.warning("ended %d connections that a dead run of %s left", len(ended), pipeline_name)
 
 
-def skip(url: str, pipeline: Pipeline, mode: Mode, because: str) -> int:
-    """Record that a scheduled starter met the lock, and return the id of the skipped run."""
+def skip(
+    url: str, pipeline: Pipeline, mode: Mode, because: str, *, trigger: Trigger, started_by: str | None = None
+) -> int:
+    """Record that a starter that nobody waits for met the lock, and return the id of the skipped run."""
     with connect(url) as connection:
         run_id: int = one(
             connection,
             "record_skipped_run",
             pipeline=pipeline.name,
             mode=mode.value,
+            trigger=trigger.value,
+            started_by=started_by,
             host=socket.gethostname(),
             process_id=os.getpid(),
             logic_digest=pipeline.logic_digest,

@@ -168,6 +168,11 @@ class Teller:
         self._write(Rule(characters="━", style="cyan"))
 
 
+def started(trigger: str, by: str | None) -> str:
+    """Return what started a run, with who or what that was where it is known: ``manual (anna)``."""
+    return f"{trigger} ({by})" if by else trigger
+
+
 def shown(value: Any) -> str:
     """Return a value as a person reads it: NULL, thousands separators, times in UTC."""
     if value is None:

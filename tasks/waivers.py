@@ -60,7 +60,7 @@ class Waiver:
     #: Ids of the checks that this names.
     checks: frozenset[str]
     because: str
-    #: Role of the database, and user of the operating system where it is known; empty until the run is open.
+    #: Role of the database, and who started the run where that is known; empty until the run is open.
     role: str = ""
     os_user: str | None = None
     #: Until when what is published is no worse than aging.
@@ -128,10 +128,15 @@ def unknown_names(pipeline: Pipeline, known: Iterable[str]) -> list[str]:
     return [f"{key}: no check is called {printable(name)}" for key, name in named if not matching(name, known)]
 
 
-def sign(connection: sa.Connection, pipeline: Pipeline, waiver: Waiver, now: datetime) -> Waiver:
-    """Return the waiver with who signs it and until when it lasts, by the clock of the database."""
+def sign(
+    connection: sa.Connection, pipeline: Pipeline, waiver: Waiver, now: datetime, started_by: str | None = None
+) -> Waiver:
+    """Return the waiver with who signs it and until when it lasts, by the clock of the database.
+
+    That is ``started_by``, who started the run; where it is not known, the user that this process runs as.
+    """
     role: str = one(connection, "describe_role").role
-    return replace(waiver, role=role, os_user=os_user(), until=deadline(pipeline, now))
+    return replace(waiver, role=role, os_user=started_by or os_user(), until=deadline(pipeline, now))
 
 
 def deadline(pipeline: Pipeline, now: datetime) -> datetime:

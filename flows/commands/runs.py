@@ -17,6 +17,7 @@ from flows.commands.options import (
     settings_now,
 )
 from tasks.errors import UsageError
+from tasks.settings import os_user
 
 
 def train(
@@ -94,6 +95,7 @@ def score(
             trigger=Trigger(trigger),
             waive=waive or (),
             because=because,
+            started_by=os_user(),
             watcher=progress,
         )
     show_run(summary, as_json=as_json)

@@ -18,7 +18,7 @@ from flows.show.parts import print_facts, print_json
 from tasks.explanation import Answer, CheckExplanation, Explanation, Stored
 from tasks.health import at
 from tasks.questions import remedy_of
-from tasks.telling import narrator, span, state_text
+from tasks.telling import narrator, span, started, state_text
 
 _STYLES = {"fail": "red", "warn": "yellow", "unknown": "magenta", "pass": "green"}
 # Subjects of one check whose answers are shown as tables; of more, only those that alarm.
@@ -182,5 +182,12 @@ def _print_answers(console: Console, subject: str, answers: Sequence[Answer]) ->
         counts = each.effective + (", waived" if each.waived else "")
         answer = Text(each.verdict, style=_STYLES.get(each.verdict, "dim"))
         note = f" ({each.note})" if each.note else ""
-        table.add_row(str(each.run_id), short(each.started_at), each.trigger, answer, counts, Text(each.reason + note))
+        table.add_row(
+            str(each.run_id),
+            short(each.started_at),
+            started(each.trigger, each.started_by),
+            answer,
+            counts,
+            Text(each.reason + note),
+        )
     console.print(table)

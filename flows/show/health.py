@@ -119,7 +119,7 @@ def _cells(row: PipelineHealth, now: datetime, ticks: Sequence[Tick]) -> list[st
         "" if row.age is None else span(row.age),
         short(row.good_until),
         _run(row.last_scheduled_run_at, row.last_scheduled_status, ""),
-        _run(row.last_run_at, row.last_run_status, row.last_run_trigger or ""),
+        _run(row.last_run_at, row.last_run_status, _trigger(row)),
         wrong,
         "refused" if row.pinned else following,
     ]
@@ -131,6 +131,11 @@ def _run(begun: datetime | None, status: str | None, trigger: str) -> str:
     return f"{short(begun)}\n{status}" + (f"\n{trigger}" if trigger not in {"", "scheduled"} else "")
 
 
+def _trigger(row: PipelineHealth) -> str:
+    by = f"\nby {row.last_run_started_by}" if row.last_run_trigger == "manual" and row.last_run_started_by else ""
+    return f"{row.last_run_trigger or ''}{by}"
+
+
 def _facts(row: PipelineHealth, now: datetime, ticks: Sequence[Tick]) -> list[tuple[str, str]]:
     since = f" since {short(row.state_since)}" if row.state_since is not None else ""
     facts = [
@@ -139,7 +144,7 @@ def _facts(row: PipelineHealth, now: datetime, ticks: Sequence[Tick]) -> list[tu
         ("good until", short(row.good_until)),
         ("overdue", f"since {short(row.overdue_since)}" if row.overdue else "no"),
         ("scheduled run", _run(row.last_scheduled_run_at, row.last_scheduled_status, "").replace("\n", ", ")),
-        ("last run", _run(row.last_run_at, row.last_run_status, row.last_run_trigger or "").replace("\n", ", ")),
+        ("last run", _run(row.last_run_at, row.last_run_status, _trigger(row)).replace("\n", ", ")),
         ("wrong", ", ".join(problem.short for problem in problems(row)) or "nothing"),
         ("next run", "refused" if row.pinned else what_next(ticks, now)),
         ("model", model(row)),

@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.show.parts import plain, print_facts, print_findings, print_json
 from tasks.costs import RunCost, describe_cost
 from tasks.progress import Pacer
-from tasks.telling import narrator, shown, state_text
+from tasks.telling import narrator, shown, started, state_text
 
 if TYPE_CHECKING:
     from flows.score import RunSummary
@@ -81,7 +81,7 @@ def show_run(summary: RunSummary, *, as_json: bool) -> None:
     console.print(Text(f"{summary.pipeline}: {summary.message}", style="bold"))
     why = f" ({summary.because})" if summary.because else ""
     facts = [
-        ("run", f"{summary.run_id}, {summary.trigger.value}, {summary.mode.value}{why}"),
+        ("run", f"{summary.run_id}, {started(summary.trigger.value, summary.started_by)}, {summary.mode.value}{why}"),
         ("as of", shown(summary.as_of) if summary.as_of else ""),
         ("model", f"{summary.model} {summary.model_version}" if summary.model else ""),
         (
