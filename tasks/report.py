@@ -78,8 +78,6 @@ class StoredRun:
     pipeline: str
     status: str
     trigger: str
-    #: Who or what started it; None where that is not known.
-    started_by: str | None
     mode: str
     as_of: datetime | None
     message: str | None
@@ -102,6 +100,8 @@ class StoredRun:
     expires_at: datetime | None
     #: As costs.py writes it; None where it was not added up.
     cost: dict[str, Any] | None = None
+    #: Who or what started it; None where that is not known.
+    started_by: str | None = None
 
     @classmethod
     def from_row(cls, row: Any) -> StoredRun:

@@ -407,9 +407,10 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     assert not (server.home / "shared" / "runner_storage").exists()
     # What took place.
     assert (ended.state_name, ended.state and ended.state.message) == ("Completed", "Published generation 1: 500 rows.")
-    assert world.one("SELECT status, trigger, mode, scored FROM prescore.runs") == {
+    assert world.one("SELECT status, trigger, started_by, mode, scored FROM prescore.runs") == {
         "status": "published",
         "trigger": "scheduled",
+        "started_by": "schedule full",
         "mode": "full",
         "scored": 500,
     }
@@ -440,6 +441,8 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
         ({"pipeline": "items"}, "'items' is not one of ['nightly_items']"),
         ({"pipeline": "nightly_items", "as_of": "yesterday"}, "'yesterday'"),
         ({"full": True}, "'pipeline' is a required property"),
+        ({"pipeline": "nightly_items", "waive": ["rows.torn"]}, "'rows.torn' is not one of ['drift.input'"),
+        ({"pipeline": "nightly_items", "started_by": "\x1b[2J"}, "does not match"),
     ],
 )
 def test_a_bad_parameter_is_refused_with_the_reason_before_there_is_a_run(
@@ -460,13 +463,14 @@ def test_a_bad_parameter_is_refused_with_the_reason_before_there_is_a_run(
 def test_a_run_that_somebody_starts_completes_and_its_predictions_are_readable(server: Server) -> None:
     world, deployment = server.world, server.served()
     as_of = datetime.now(UTC)
-    given = {"pipeline": "nightly_items", "full": True, "as_of": as_of.isoformat()}
+    given = {"pipeline": "nightly_items", "full": True, "as_of": as_of.isoformat(), "started_by": "Anna  | Muster"}
 
     run = server.client.create_flow_run_from_deployment(deployment.id, parameters={"params": given})
 
     assert server.ended(run.id).state_name == "Completed"
-    stored = world.one("SELECT trigger, mode, status FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
-    assert stored == {"trigger": "manual", "mode": "full", "status": "published"}
+    stored = world.one("SELECT trigger, mode, status, started_by FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
+    assert stored == {"trigger": "manual", "mode": "full", "status": "published", "started_by": "Anna | Muster"}
+    assert ", manual (Anna \\| Muster), full |" in server.report(run.id)[1]
     # It was forked from a process that is still there, and was one of its own.
     processes = [row[0] for row in world.rows("SELECT process_id FROM prescore.runs")]
     assert len(set(processes)) == len(processes)
@@ -565,11 +569,8 @@ def test_a_flow_run_shows_a_line_a_step_and_ends_in_the_same_place_as_a_plain_ru
     assert (state.name, state.message) == ("Completed", "Published generation 1: 1,000 rows.")
     assert state.result() == {"run_id": 1, "status": "published", "generation_id": 1, "scored": 1_000}
     assert (flow_run.name, flow_run.state_name) == ("score items", "Completed")
-    assert flow_run.parameters["params"] == {
-        "pipeline": "items",
-        "full": False,
-        "as_of": as_of.isoformat().replace("+00:00", "Z"),
-    }
+    given = {"pipeline": "items", "full": False, "as_of": as_of.isoformat().replace("+00:00", "Z")}
+    assert flow_run.parameters["params"] == given | {"waive": [], "because": "", "started_by": ""}
     assert server.lines(flow_run.id, len(STEPS)) == [(name, "Completed") for name in STEPS]
     assert server.report(flow_run.id)[0] == "items-report"
     log = server.log(flow_run.id, "published generation 1: 1000 rows")
@@ -666,8 +667,8 @@ def test_a_run_of_a_schedule_is_scheduled_and_skipped_when_it_meets_another(worl
 
     # Full by the name of its schedule: the server forgets a schedule's parameters when somebody pauses it on the page.
     assert "full" not in first.parameters["params"]
-    runs = world.rows("SELECT status, trigger, mode FROM prescore.runs ORDER BY run_id")
-    assert runs == [("published", "scheduled", "full"), ("skipped", "scheduled", "full")]
+    runs = world.rows("SELECT status, trigger, started_by, mode FROM prescore.runs ORDER BY run_id")
+    assert runs == [(status, "scheduled", "schedule full", "full") for status in ("published", "skipped")]
     assert published is not None
     assert published.name == "Completed"
     assert server.lines(first.id, len(STEPS)) == [(name, "Completed") for name in STEPS]
@@ -889,7 +890,11 @@ def test_a_schedule_that_was_missed_is_made_up_for_by_a_recovery_run(world: Worl
 
     assert ended is not None
     assert ended.name == "Completed"
-    assert world.one("SELECT trigger, status FROM prescore.runs") == {"trigger": "recovery", "status": "published"}
+    assert world.one("SELECT trigger, status, started_by FROM prescore.runs") == {
+        "trigger": "recovery",
+        "status": "published",
+        "started_by": "automation prescore: score missed when its schedule was missed",
+    }
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.costs import RunCost
 from tasks.population import Mode
-from tasks.runs import Status
+from tasks.runs import Status, hold_lock
 from tests.factories import make_model, make_pipeline, make_world
 
 
@@ -90,3 +91,19 @@ def test_json_is_printed_without_progress_and_with_the_cost(
     assert json.loads(told.stdout)["cost"]["per_million"]["cpu_seconds"] > 0
     assert people.stderr == ""
     assert "per million predictions" in " ".join(people.stdout.split())
+
+    # Who started it is kept, told at once, and shown by the commands that read.
+    me = getpass.getuser()
+    assert json.loads(told.stdout)["started_by"] == me
+    assert f"2, manual ({me}), full" in people.stdout
+    assert {row[0] for row in world.rows("SELECT started_by FROM prescore.runs")} == {me}
+    assert f"by {me}" in CliRunner().invoke(app, ["status", "items"]).stdout
+    (shown,) = json.loads(CliRunner().invoke(app, ["status", "items", "--json"]).stdout)["pipelines"]
+    assert (shown["last_run_trigger"], shown["last_run_started_by"]) == ("manual", me)
+    assert f"manual ({me})" in CliRunner().invoke(app, ["explain", "items", "rows.torn"]).stdout
+
+    # A start that nobody waits for and that met another run is recorded as what it was.
+    with hold_lock(world.url, "items"):
+        assert CliRunner().invoke(app, ["score", "items", "--trigger", "recovery"]).exit_code == 0
+    last = world.one("SELECT status, trigger, started_by FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
+    assert last == {"status": "skipped", "trigger": "recovery", "started_by": me}
