@@ -23,6 +23,14 @@ settings.load_profile("same")
 
 _FOLDER = pytest.StashKey[Path]()
 _DATABASE_TESTS = Path(__file__).parent / "database"
+# Views, plans, migrations and types: where versions of PostgreSQL differ, it shows here.
+_VERSIONS_DIFFER = {
+    "test_columns.py",
+    "test_migrations.py",
+    "test_reader_indexes.py",
+    "test_reader_states.py",
+    "test_user_queries.py",
+}
 # The property of a test's report that says which server it used.
 _USED = "postgres"
 
@@ -48,11 +56,18 @@ def pytest_report_header() -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is tested of the database on every server."""
-    if "server_url" in metafunc.fixturenames and metafunc.definition.path.is_relative_to(_DATABASE_TESTS):
-        servers = all_servers()
-        if len(servers) > 1:
-            metafunc.parametrize("server_url", servers, indirect=True, ids=lambda server: server.name, scope="session")
+    """Run what is tested of the database on every server: what versions differ in by default, all of it with `-m slow`."""
+    path = metafunc.definition.path
+    if "server_url" not in metafunc.fixturenames or not path.is_relative_to(_DATABASE_TESTS):
+        return
+    main, *others = all_servers()
+    if others:
+        marks = [] if path.name in _VERSIONS_DIFFER else [pytest.mark.slow]
+        servers = [
+            pytest.param(main, id=main.name),
+            *(pytest.param(server, id=server.name, marks=marks) for server in others),
+        ]
+        metafunc.parametrize("server_url", servers, indirect=True, scope="session")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -366,7 +366,7 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return world
 
 
-@pytest.mark.parametrize("publications", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("publications", [12, pytest.param(500, marks=pytest.mark.slow)])
 def test_every_kind_of_reader_sees_one_whole_publication_after_the_other(
     world: World, record_property: Any, publications: int
 ) -> None:
