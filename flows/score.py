@@ -268,7 +268,9 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
     reached("model.loaded")
     indexed = tuple(output.name for output in run.pipeline.predictions if output.index)
     key, outputs = scorer.contract.key, scorer.outputs
-    return scorer, model, Objects(pipeline=run.pipeline.name, key=key, outputs=outputs, indexed=indexed)
+    keeps = run.pipeline.history is not None
+    objects = Objects(pipeline=run.pipeline.name, key=key, outputs=outputs, indexed=indexed, keeps_history=keeps)
+    return scorer, model, objects
 
 
 def gather(

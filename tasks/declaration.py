@@ -63,6 +63,10 @@ OWN_COLUMNS = frozenset(
         "storage_id",
     }
 )
+#: Columns that the view of a history has beside those of the key and the outputs, and the parameter of its functions.
+HISTORY_COLUMNS = frozenset(
+    {"seen_from", "seen_until", "withheld", "verdict", "serve_expired", "published_data_as_of", "seen_at"}
+)
 #: Columns that PostgreSQL gives to every table; no other may have their names.
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 #: The other parameter of predictions.<pipeline>_for(<key>, max_stale).
@@ -566,6 +570,13 @@ class Archive(_Table):
     url: Annotated[str, AfterValidator(archive_url)]
     #: What an incremental generation is copied as: the whole table, or what changed on top of the copy before.
     what: Literal["all", "changes"] = "all"
+
+
+class History(_Table):
+    """Whether what readers saw can be asked for later."""
+
+    #: How long it can.
+    keep: Duration
 
 
 class Unknown(_Table):

@@ -66,6 +66,8 @@ def contract_digest(pipeline: Pipeline) -> str:
     }
     if pipeline.archive is not None:  # one that is not declared leaves the digests of earlier runs as they are
         tables["archive"] = pipeline.archive.model_dump(mode="json")
+    if pipeline.history is not None:
+        tables["history"] = pipeline.history.model_dump(mode="json")
     if pipeline.features.dataset is not None:
         limits = {"late_by", "warn_after", "fail_after"}
         tables["dataset"] = pipeline.features.dataset.model_dump(mode="json", include=limits)

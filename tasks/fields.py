@@ -22,7 +22,7 @@ from tasks.locations import is_url, location_problem
 from tasks.usersql import Severity, UserQuery
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_RESERVED_SUFFIX = re.compile(r".*(_usable|_for|_[0-9]+)")
+_RESERVED_SUFFIX = re.compile(r".*(_usable|_for|_history|_backfill|_[0-9]+)")
 _DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 _PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.([a-z][a-z0-9_]*|\*))*|\*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")

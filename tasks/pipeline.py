@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from tasks import fields, pipeline_code, schedule, usersql
 from tasks.complaints import complaints, unknown_key
 from tasks.declaration import (
+    HISTORY_COLUMNS,
     Archive,
     Coverage,
     Drift,
@@ -27,6 +28,7 @@ from tasks.declaration import (
     Execution,
     Features,
     Golden,
+    History,
     Logic,
     Manual,
     Model,
@@ -56,6 +58,7 @@ __all__ = [
     "Execution",
     "Features",
     "Golden",
+    "History",
     "Logic",
     "Manual",
     "Model",
@@ -94,6 +97,7 @@ _TABLES = (
     "unknown",
     "manual",
     "archive",
+    "history",
     "execution",
 )
 _REQUIRED = {
@@ -134,6 +138,7 @@ class Pipeline:
     unknown: Unknown = field(default_factory=Unknown)
     manual: Manual = field(default_factory=Manual)
     archive: Archive | None = None
+    history: History | None = None
     execution: Execution = field(default_factory=Execution)
     #: SHA-256 of what decides predictions, and of everything else that is declared; see digests.py.
     logic_digest: str = ""
@@ -346,10 +351,11 @@ class _Reading:
             "unknown": self.table(Unknown, "unknown", raw),
             "manual": self.table(Manual, "manual", raw),
             "archive": self.table(Archive, "archive", raw) if "archive" in raw else None,
+            "history": self.table(History, "history", raw) if "history" in raw else None,
             "execution": self.table(Execution, "execution", raw),
             "contract_text": text,
         }
-        self.names(entity, outputs, training)
+        self.names(entity, outputs, training, kept=declared["history"] is not None)
         self.judged_output(declared["performance"], outputs)
         further = self.logic_files(logic)
         if self.problems:
@@ -436,9 +442,17 @@ class _Reading:
             shown = fields.show(performance.output)
             self.add("[performance] output", f"{shown} is none of the outputs in [predictions]: {', '.join(names)}")
 
-    def names(self, entity: Entity | None, outputs: tuple[Output, ...] | None, training: Training | None) -> None:
+    def names(
+        self, entity: Entity | None, outputs: tuple[Output, ...] | None, training: Training | None, *, kept: bool
+    ) -> None:
         if entity is not None and training is not None and training.labels is not None and "label" in entity.key:
             self.add("[entity] key", 'names "label", which is the column of the labels; give it another name with AS')
+        if kept:
+            names = [*(() if entity is None else entity.key), *(output.name for output in outputs or ())]
+            for name in sorted(set(names) & HISTORY_COLUMNS):
+                self.add(
+                    "[history]", f"has a column {name} itself; give the key or the output of this name another one"
+                )
         for output in outputs or ():
             if entity is not None and output.name in entity.key:
                 self.add(f"[predictions] {output.name}", "is the name of a key column too; choose another name")

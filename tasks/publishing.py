@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.columns import key_arrays, key_hash
 from tasks.database import clock, load_query, one, quote, raw_execute
 from tasks.faults import reached
@@ -106,6 +107,7 @@ def register(run: Run) -> None:
             "contract_text": pipeline.contract_text,
             "contract_digest": pipeline.contract_digest,
             "logic_digest": pipeline.logic_digest,
+            "history_keep": None if pipeline.history is None else without_days(pipeline.history.keep),
         },
     )
     contract = {"digest": pipeline.contract_digest, "text": pipeline.contract_text}
@@ -150,6 +152,9 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
     connection.commit()
     if run.pipeline.features.fingerprint:
         keep_fingerprints(connection, objects)
+    if objects.keeps_history:
+        row_history.ensure(connection, objects)
+        connection.commit()
     if not replace_outdated(connection, objects):
         logger.info(
             "the views of %s could not be made anew: readers hold them, or another role owns them; the next run tries again",
@@ -252,6 +257,14 @@ def publish(
         reached("publish.generation_written")
         move_head(connection, objects.pipeline, run.generation_id, values["quarantined"])
         reached("publish.head_moved")
+        row_history.published(
+            connection,
+            objects.pipeline,
+            keep=objects.keeps_history,
+            full=published.mode is Mode.FULL,
+            generation_id=run.generation_id,
+            storage_id=published.storage_id,
+        )
         _cover_ticks(run, selection.mode)
         reached("publish.ticks_covered")
         ending = {**summary, "status": Status.PUBLISHED.value, "run_id": run.run_id}
@@ -298,6 +311,16 @@ def _swap(run: Run, objects: Objects, selection: Selection, storage_id: int) -> 
 
 def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, before: Served) -> Published:
     head = one(run.connection, "find_head", pipeline=objects.pipeline)
+    row_history.before_merge(
+        run.connection,
+        objects,
+        keep=objects.keeps_history,
+        current=before.storage_id,
+        staged=storage_id,
+        served=before.generation_id,
+        generation_id=run.generation_id,
+        gone=selection.gone_keys,
+    )
     gone, gone_checksum = _delete_gone(run, objects, selection, before)
     reached("publish.gone_removed")
     # Even where none are kept any more: a row must not have the fingerprint of other features than it was made of.

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.database import clock, connect, load_query, one, rows
 from tasks.errors import PrescoreError, UsageError
 from tasks.population import Mode
@@ -129,6 +130,7 @@ def quarantine(url: str, pipeline: str, generation_id: int, because: str) -> Qua
                 sa.text(load_query("mask_generation")),
                 {"pipeline": pipeline, "generation_id": generation_id, "because": because},
             )
+            row_history.note_head(connection, pipeline)
         connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
         connection.commit()
         found = _find(connection, pipeline, generation_id)
@@ -153,6 +155,8 @@ def release(url: str, pipeline: str, generation_id: int, because: str | None = N
         connection.execute(sa.text(load_query("release_quarantine")), values)
         connection.execute(sa.text(load_query("mark_quarantined")), {"generation_id": generation_id, "is_bad": False})
         unmasked = one(connection, "unmask_generation", pipeline=pipeline, generation_id=generation_id)
+        if unmasked is not None:
+            row_history.note_head(connection, pipeline)
         connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
         connection.commit()
         shown = 0 if unmasked is None else _count(connection, pipeline, head.storage_id, generation_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psycopg2
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.columns import Column
 from tasks.database import literal, load_query, one, quote, raw_execute
 from tasks.errors import PrescoreError
@@ -95,6 +96,8 @@ class Objects:
     outputs: tuple[Column, ...]
     #: Names of the outputs that readers rank and filter by.
     indexed: tuple[str, ...] = ()
+    #: Whether what readers saw is kept; see row_history.py.
+    keeps_history: bool = False
 
     @property
     def rows(self) -> str:
@@ -135,6 +138,59 @@ class Objects:
     def function(self) -> str:
         """The lookup function."""
         return quoted_table("predictions", f"{self.pipeline}_for")
+
+    @property
+    def history(self) -> str:
+        """The rows that readers saw and that were replaced; there once the pipeline has kept a history."""
+        return quoted_table("prescore_rows", f"{self.pipeline}_history")
+
+    @property
+    def history_view(self) -> str:
+        """The view of what readers saw, and when."""
+        return quoted_table("predictions", f"{self.pipeline}_history")
+
+    @property
+    def seen(self) -> str:
+        """The functions that look up what readers saw at an instant: of one entity, and of all."""
+        return quoted_table("predictions", f"{self.pipeline}_at")
+
+    @property
+    def backfill(self) -> str:
+        """The rows of past instants; there once the pipeline was backfilled."""
+        return quoted_table("prescore_rows", f"{self.pipeline}_backfill")
+
+    @property
+    def backfill_view(self) -> str:
+        """The view of past instants."""
+        return quoted_table("predictions", f"{self.pipeline}_backfill")
+
+    @property
+    def backfill_function(self) -> str:
+        """The function that returns the rows of one past instant."""
+        return quoted_table("predictions", f"{self.pipeline}_as_of")
+
+    @property
+    def key_tables(self) -> tuple[str, ...]:
+        """Every table of the pipeline that holds keys of entities; the last two are there only once they were needed."""
+        return (self.rows, self.history, self.backfill)
+
+    @property
+    def made(self) -> tuple[tuple[str, str], ...]:
+        """Everything that a pipeline may have, kind and name, in an order in which it can be dropped."""
+        keys = ", ".join(column.postgres_type for column in self.key)
+        return (
+            ("function", f"{self.seen}({keys}, timestamptz)"),
+            ("function", f"{self.seen}(timestamptz)"),
+            ("function", f"{self.backfill_function}(timestamptz)"),
+            ("function", f"{self.function}({keys}, interval)"),
+            ("view", self.history_view),
+            ("view", self.backfill_view),
+            ("view", self.usable),
+            ("view", self.view),
+            ("table", self.history),
+            ("table", self.backfill),
+            ("table", self.rows),
+        )
 
     @property
     def key_names(self) -> str:
@@ -183,13 +239,15 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
         for index, output in objects.output_indexes_of(storage_id):
             fragments = {"index": index, "storage": objects.storage(storage_id), "output": output}
             raw_execute(connection, load_query("create_output_index", fragments))
+    if objects.keeps_history:
+        row_history.ensure(connection, objects)
     for statement in definitions(objects):
         raw_execute(connection, statement)
     _comment(connection, pipeline, objects, comments)
 
 
-def definitions(objects: Objects) -> tuple[str, str, str]:
-    """Return the statements that make, or make anew, the view, the usable rows and the lookup function."""
+def definitions(objects: Objects) -> tuple[str, ...]:
+    """Return the statements that make, or make anew, the view, the usable rows, the lookup function and what asks the history."""
     base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
     shown = ",\n       ".join(
         f"CASE WHEN {_SHOWN} THEN r.{quote(c.name)} END AS {quote(c.name)}" for c in objects.outputs
@@ -200,6 +258,7 @@ def definitions(objects: Objects) -> tuple[str, str, str]:
         load_query("create_predictions_view", view),
         load_query("create_usable_view", usable),
         load_query("create_lookup_function", _function_fragments(objects)),
+        *(row_history.definitions(objects) if objects.keeps_history else ()),
     )
 
 
@@ -223,6 +282,8 @@ def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
         raw_execute(connection, f"SET LOCAL lock_timeout = '{REPLACE_LOCK_TIMEOUT}'")
         for statement in statements:
             raw_execute(connection, statement)
+        if objects.keeps_history:
+            row_history.share_readers(connection, objects, objects.history_view)
     except psycopg2.Error as error:
         if error.pgcode not in {"55P03", "42501"}:  # lock_not_available, insufficient_privilege: another role made them
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.runs import hold_lock
@@ -137,6 +138,7 @@ def return_to(
     connection.execute(sa.text(load_query("restore_storages")), {"pipeline": pipeline})
     hidden = quarantined_in(connection, pipeline, previous.storage_id)
     move_head(connection, pipeline, previous.generation_id, hidden, added)
+    row_history.note_rollback(connection, pipeline)
     undone = rows(connection, "undo_generations", pipeline=pipeline, generation_id=previous.generation_id)
     return tuple(row.generation_id for row in undone)
 

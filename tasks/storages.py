@@ -18,6 +18,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.database import connect, literal, load_query, one, quote, raw_execute, rows
 from tasks.faults import reached
 from tasks.readers import STORAGES, Objects
@@ -63,6 +64,7 @@ def clear_next_storage(run: Run, objects: Objects, layout: Layout = ONE_STREAM, 
     end_writers(connection, objects.pipeline)
     if layout.kept is not None:
         return _clear_around(run, objects, storage_id, layout)
+    row_history.archive(connection, objects, storage_id)
     forget(connection, objects.pipeline, storage_id)
     connection.commit()  # before their rows: a shard that is written down is there
     state = _describe(connection, objects, storage_id)

@@ -44,6 +44,8 @@ def _world(url: str, folder: Path, declaration: str) -> World:
     world = make_world(url, folder, rows=None)
     world.execute(readme.SHOP)
     files = dict(readme.pipeline_files())
+    if "[history]" not in declaration:  # which the examples of its section rest on
+        declaration += '\n[history]\nkeep = "90d"\n'
     make_pipeline(
         world,
         "churn",

@@ -1,0 +1,84 @@
+"""What readers saw at any instant is told afterwards as they saw it: over merges, full runs, rollbacks and quarantines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tasks.quarantine import quarantine, release
+from tasks.rollback import resume, rollback
+from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
+
+HISTORY = '[history]\nkeep = "90d"\n'
+
+
+@dataclass
+class Past:
+    """A world whose readers write down what they see."""
+
+    world: World
+    start: datetime
+    seen: dict[datetime, list[Any]] = field(default_factory=dict)
+
+    def at(self, hour: float, happens: Callable[[], object]) -> None:
+        """Let something happen at an hour, and read everything a minute and, by the limits, days later."""
+        self.world.set_clock(self.start + timedelta(hours=hour))
+        happens()
+        instant = self.start + timedelta(hours=hour, minutes=1)
+        self.world.set_clock(instant)
+        self.seen[instant] = self.world.rows("SELECT * FROM predictions.items ORDER BY id")
+
+    def require_told(self) -> None:
+        """Every reading is told as it was, of all entities and of one alone."""
+        for instant, rows in self.seen.items():
+            when = instant.isoformat()
+            assert self.world.rows(f"SELECT * FROM predictions.items_at('{when}') ORDER BY id") == rows, when
+            for key in (3, 50, 1000):
+                alone = self.world.rows(f"SELECT * FROM predictions.items_at({key}, '{when}')")
+                assert alone[0][1] == "missing" or alone == [row for row in rows if row[0] == key], when
+
+
+def _change(world: World, statement: str) -> None:
+    world.change(statement.replace("now()", "prescore.clock()"))
+
+
+def test_what_readers_saw_is_told_whatever_happened_since(database_url: str, tmp_path: Path) -> None:
+    world = make_world(database_url, tmp_path, rows=100)
+    make_model(world, make_pipeline(world, toml=PIPELINE_TOML + HISTORY))
+    past = Past(world, datetime.now(UTC).replace(microsecond=0))
+    past.at(1, world.score)
+    _change(world, "UPDATE items SET a = 5, updated_at = now() WHERE id < 5; DELETE FROM items WHERE id = 50")
+    past.at(2, world.score)
+    past.at(3, lambda: world.score(full=True))
+    _change(world, "INSERT INTO items SELECT 1000, 1, 1, 'x', now()")
+    merged: list[Any] = []
+    past.at(4, lambda: merged.append(world.score().generation_id))
+    past.at(4.2, lambda: quarantine(database_url, "items", merged[0], "prices in cents"))
+    past.at(4.4, lambda: release(database_url, "items", merged[0]))
+    _change(
+        world, "UPDATE items SET a = -5, updated_at = now() WHERE id < 9; INSERT INTO items SELECT 50, 1, 1, 'x', now()"
+    )
+    past.at(5, lambda: world.score(full=True))
+    past.at(6, lambda: rollback(database_url, "items"))
+    resume(database_url, "items")
+    _change(world, "UPDATE items SET a = -7, updated_at = now() WHERE id < 3")
+    past.at(7, world.score)
+    past.at(8, lambda: world.score(full=True))
+    past.at(60, lambda: None)
+    past.at(120, lambda: None)
+    past.at(121, lambda: world.score(full=True))
+    past.at(122, lambda: world.score(full=True))
+
+    past.require_told()
+    states = {row[1] for rows in past.seen.values() for row in rows}
+    assert states == {"fresh", "aging", "quarantined", "stale", "expired"} - ({"aging", "stale"} - states)
+    # By change: the first lineage had 103 versions of rows, of which no later one tells those that changed.
+    stored = dict(world.rows("SELECT prescore_base, count(*) FROM prescore_rows.items_history GROUP BY 1"))
+    assert stored[1] < 15
+    unknown = world.one("SELECT * FROM predictions.items_at(3, '2020-01-01')")
+    assert unknown["state"] == "not_kept"
+    assert unknown["p"] is None
+    assert "kept since" in unknown["reasons"][0]
