@@ -15,6 +15,7 @@ from tasks import pipeline as pipelines
 from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.features import FeatureContract, describe, describe_changes, describe_labels
+from tasks.forgotten import keep_out
 from tasks.pipeline import Pipeline
 from tasks.settings import Settings
 from tasks.source_server import clock_of_sources, describing, keys_beside_rows
@@ -66,6 +67,7 @@ def _against_database(url: str, source_url: str, pipeline: Pipeline, report: Che
         with describing(connection, source_url) as sources:
             contract = describe(sources, pipeline)
             refused = tuple(_refused(sources, pipeline, contract))
+        pipeline = keep_out(connection, pipeline)
         served = publishing.served(connection, pipeline.name)
         model = registry.current_alias(connection, pipeline.model.name, pipeline.model.alias)
         now = clock_of_sources(connection, source_url)

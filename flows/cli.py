@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import database, judging, models, reading, runs, schedules, starting, watching
+from flows.commands import database, judging, models, privacy, reading, runs, schedules, starting, watching
 from tasks.errors import PrescoreError
 from tasks.interrupts import answer_interrupts
 
@@ -48,6 +48,7 @@ COMMANDS = (
     runs.rollback,
     runs.resume,
     runs.quarantine,
+    privacy.forget,
 )
 for command in COMMANDS:
     app.command()(command)

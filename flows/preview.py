@@ -19,6 +19,7 @@ from tasks.columns import Column
 from tasks.database import connect, load_query, resolve_source_url, resolve_url
 from tasks.errors import UsageError
 from tasks.features import FeatureContract, describe
+from tasks.forgotten import keep_out
 from tasks.freshness import Disposition, Finding
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.preview import PreviewedEntity
@@ -155,6 +156,7 @@ def _reading(settings: Settings, name: str, as_of: datetime | None) -> Iterator[
     with connect(url, "prescore dry run") as connection, open_reading_session(source_url) as session:
         connection.execute(sa.text(load_query("forbid_writing")))
         connection.commit()
+        pipeline = keep_out(connection, pipeline)
         now = clock_of_sources(connection, source_url)
         connection.rollback()
         if as_of is not None and as_of > now:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from tasks import database, evaluation, features, training
 from tasks.bundle import Bundle
 from tasks.features import FeatureContract
+from tasks.forgotten import keep_out
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
@@ -36,6 +37,8 @@ def train(settings: Settings, name: str, *, as_of: datetime | None = None, promo
     pipeline = find_pipeline(settings, name)
     url = database.resolve_url(settings)
     source_url = database.resolve_source_url(settings, url)
+    with database.connect(url, "prescore train") as connection:
+        pipeline = keep_out(connection, pipeline)
     as_of = as_of or read_clock(url, source_url)
     contract = features.feature_columns(source_url, pipeline)
     rows = read_training_rows(source_url, pipeline, as_of)

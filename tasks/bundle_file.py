@@ -5,6 +5,7 @@ The digest is the SHA-256 of the zip's bytes; it is compared before the zip is o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.archives import ZIP_EPOCH, is_archive, open_archive, read_member
 from tasks.bundle import Bundle
@@ -47,15 +49,40 @@ def dumps(bundle: Bundle) -> bytes:
         "golden_outputs.arrow": _ipc(bundle.golden_outputs),
         "profile.json": _json(bundle.profile),
     }
+    made = _packed(members)
+    with open_archive(made, f"the bundle of {bundle.name}", allowed=MOST_EXPANDED):
+        return made
+
+
+def without_entity(data: bytes, key: Mapping[str, pa.Scalar]) -> tuple[bytes, int]:
+    """Return the bytes of a bundle without the remembered rows of one entity, and how many those were.
+
+    ``key`` holds the value of each key column. The estimator is neither read nor changed. Without such rows, or where the
+    bundle does not know keys, the bytes are the same.
+    """
+    members = _read_members(data, "The bundle")
+    golden = _table(members["golden.arrow"])
+    if not set(key) <= set(golden.column_names):
+        return data, 0
+    is_it = functools.reduce(
+        pc.and_, (pc.equal(golden.column(n), v.cast(golden.column(n).type)) for n, v in key.items())
+    )
+    count = int(pc.sum(pc.cast(is_it, pa.int64())).as_py() or 0)
+    if not count:
+        return data, 0
+    kept = pc.invert(pc.fill_null(is_it, False))
+    tables = {f"{name}.arrow": _ipc(_table(members[f"{name}.arrow"]).filter(kept)) for name in _GOLDEN_TABLES}
+    return _packed({**members, **tables}), count
+
+
+def _packed(members: Mapping[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in members.items():
             entry = zipfile.ZipInfo(name, ZIP_EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, compresslevel=1)
-    made = out.getvalue()
-    with open_archive(made, f"the bundle of {bundle.name}", allowed=MOST_EXPANDED):
-        return made
+    return out.getvalue()
 
 
 def digest_of(data: bytes) -> str:

@@ -71,6 +71,15 @@ MIGRATION_POINTS = (
     "migration.committed",
 )
 
+#: Those of an erasure.
+FORGET_POINTS = (
+    "forget.begun",
+    "forget.rows_removed",
+    "forget.models_rewritten",
+    "forget.manifest_written",
+    "forget.swept",
+)
+
 
 def reached(point: str) -> None:
     """Mark a named point of a run; nothing happens unless a test asked for its end here, or listens."""

@@ -190,10 +190,7 @@ def register(
         size_bytes=len(data),
     )
     made = ModelVersion.from_row(row)
-    statement = sa.text(load_query("insert_model_chunk"))
-    for chunk, start in enumerate(range(0, len(data), CHUNK_BYTES)):
-        part = data[start : start + CHUNK_BYTES]
-        connection.execute(statement, {"model": made.name, "version": made.version, "chunk": chunk, "data": part})
+    _store(connection, made.name, made.version, data)
     return made
 
 
@@ -415,6 +412,41 @@ def require_intact(connection: sa.Connection, version: ModelVersion) -> None:
         raise BundleTampered(
             what=f"Model {version.name} version {version.version}", expected=version.digest, found=found
         )
+
+
+def read_data(connection: sa.Connection, name: str, version: int) -> bytes:
+    """Return the bytes of a version's bundle, as they were registered.
+
+    Raises
+    ------
+    ModelNotFound, BundleTampered
+    """
+    from tasks.bundle_file import digest_of
+
+    found = find_version(connection, name, version)
+    data = _read(connection, found)
+    if digest_of(data) != found.digest:
+        raise BundleTampered(what=f"Model {name} version {version}", expected=found.digest, found=digest_of(data))
+    return data
+
+
+def replace_data(connection: sa.Connection, name: str, version: int, data: bytes) -> None:
+    """Give a version other bytes and their digest: only what it remembers of an entity may go. The caller's transaction."""
+    from tasks.bundle_file import digest_of
+
+    connection.execute(sa.text(load_query("lock_model")), {"model": name})
+    known = {"model": name, "version": version}
+    connection.execute(sa.text(load_query("delete_model_chunks")), known)
+    _store(connection, name, version, data)
+    changed = {**known, "digest": digest_of(data), "size_bytes": len(data)}
+    connection.execute(sa.text(load_query("replace_model_digest")), changed)
+
+
+def _store(connection: sa.Connection, name: str, version: int, data: bytes) -> None:
+    statement = sa.text(load_query("insert_model_chunk"))
+    for chunk, start in enumerate(range(0, len(data), CHUNK_BYTES)):
+        part = data[start : start + CHUNK_BYTES]
+        connection.execute(statement, {"model": name, "version": version, "chunk": chunk, "data": part})
 
 
 def _read(connection: sa.Connection, version: ModelVersion) -> bytes:

@@ -24,6 +24,7 @@ from tasks import migrations, source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
+from tasks.forgotten import keep_out
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
 from tasks.source_server import SourcesLost
@@ -252,6 +253,7 @@ def open_run(
         stack.callback(_release, connection, pipeline.name)
         reached("run.locked")
         _refuse_pinned(connection, pipeline)
+        pipeline = keep_out(connection, pipeline)
         end_writers(connection, pipeline.name)
         crashed = rows(connection, "reap_runs", pipeline=pipeline.name)
         connection.commit()

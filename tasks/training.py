@@ -358,6 +358,7 @@ def register_file(
     from tasks.database import resolve_source_url, resolve_url
     from tasks.estimators import kind_of_file, load_estimator
     from tasks.features import feature_columns
+    from tasks.forgotten import read_forgotten
     from tasks.probes import create_bundle
 
     if train_data_until.tzinfo is None:
@@ -375,6 +376,10 @@ def register_file(
     url = resolve_url(settings)
     contract = feature_columns(resolve_source_url(settings, url), pipeline)
     rows = read_sample(name, sample, contract)
+    with connect(url, "prescore models") as connection:
+        forgotten = read_forgotten(connection, pipeline.name)
+    if forgotten is not None:
+        rows = forgotten.left_out_of_rows(rows, pipeline.entity.key)
     known_keys = all(column.name in rows.column_names for column in (*contract.key, AS_OF))
     bundle, packed = create_bundle(
         name=name,

@@ -23,6 +23,7 @@ from tasks import bundle as bundles
 from tasks import staging, tallies
 from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
+from tasks.forgotten import keep_out
 from tasks.key_ranges import Counted, KeyRange
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Selection
@@ -166,6 +167,7 @@ def _work(order: Order, place: Place | None) -> int:
     settings, url, source_url = _places(place)
     pipeline = find_pipeline(settings, order.pipeline)
     with connect(url, "prescore worker") as connection:
+        pipeline = keep_out(connection, pipeline)
         run = _run_of(order, pipeline, url, source_url, connection)
         scorer = _scorer(connection, run, order)
         shard = Shard(
@@ -237,6 +239,7 @@ def _scorer(connection: sa.Connection, run: Run, order: Order) -> Scorer:
         order.model_digest,
         order.logic_digest,
         order.contract_digest,
+        pipeline.entity.query.text,  # which leaves out whom the pipeline has to forget
         str(order.compiled),
     )
     with _scorers_lock:

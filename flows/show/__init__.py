@@ -2,6 +2,7 @@
 
 from flows.show.deployments import show_deployed, show_served
 from flows.show.entities import show_features, show_preview
+from flows.show.erasures import show_erasure, show_readmission
 from flows.show.explanations import show_checks_explained, show_explanation
 from flows.show.health import show_health
 from flows.show.models import show_models, show_registered, show_training, show_version, show_went_back
@@ -20,6 +21,7 @@ __all__ = [
     "show_checks_explained",
     "show_created",
     "show_deployed",
+    "show_erasure",
     "show_explanation",
     "show_features",
     "show_health",
@@ -27,6 +29,7 @@ __all__ = [
     "show_models",
     "show_preview",
     "show_quarantine",
+    "show_readmission",
     "show_registered",
     "show_release",
     "show_replay",
