@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,13 +29,13 @@ from tasks.readers import (
     STORAGES,
     Objects,
     create,
-    definitions,
-    digest_of,
+    drop_retired,
     keep_fingerprints,
-    record_views,
+    record_objects,
     replace_outdated,
-    require_same,
+    stored,
 )
+from tasks.reshaping import add_outputs, compare
 from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger
 from tasks.schedule import next_tick, period
@@ -132,39 +132,54 @@ def register(run: Run) -> None:
 
 
 def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> None:
-    """Create the objects of a pipeline on first use, in one transaction; refuse those made for other columns."""
+    """Create the objects of a pipeline on first use, in one transaction; add outputs that were declared since.
+
+    Raises
+    ------
+    OutputsDiffer, KeyDiffers
+        When they were made for other columns, and readers would lose some.
+    ReadersInTheWay
+    """
     connection = run.connection
-    if not require_same(connection, objects):
-        create(connection, run.pipeline, objects, dict(comments))
-        connection.execute(
-            sa.text(load_query("record_objects")),
-            {
-                "pipeline": objects.pipeline,
-                "key_columns": [column.name for column in objects.key],
-                "key_types": [column.postgres_type for column in objects.key],
-                "output_columns": [column.name for column in objects.outputs],
-                "output_types": [column.postgres_type for column in objects.outputs],
-            },
-        )
-        record_views(connection, objects, digest_of(definitions(objects)))
-        connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
+    before = stored(connection, objects.pipeline)
+    if before is None:
+        create_objects(connection, run.pipeline, objects, comments)
         reached("objects.begun")
-    connection.commit()
+        connection.commit()
+        before = objects
+    else:
+        connection.commit()
+        before = replace(before, indexed=objects.indexed, keeps_history=objects.keeps_history)
+        drop_retired(connection, objects.pipeline)
+    change = compare(before, objects)
+    change.refuse()
     if run.pipeline.features.fingerprint:
         keep_fingerprints(connection, objects)
     if objects.keeps_history:
         row_history.ensure(connection, objects)
         connection.commit()
-    if not replace_outdated(connection, objects):
+    if not replace_outdated(connection, before):
         logger.info(
             "the views of %s could not be made anew: readers hold them, or another role owns them; the next run tries again",
             objects.pipeline,
         )
+    if change.added:
+        add_outputs(connection, change, comments, run.pipeline)
+        logger.info("added %s to what readers of %s see", ", ".join(change.added_names), objects.pipeline)
     if not replace_shared_indexes(connection, objects):
         logger.info(
             "the indexes of outputs of %s are still shared by its storages; the next run tries again", objects.pipeline
         )
     reached("objects.created")
+
+
+def create_objects(
+    connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: Mapping[str, str]
+) -> None:
+    """Create the objects of a pipeline in the open transaction, and note what they were made for."""
+    create(connection, pipeline, objects, comments)
+    record_objects(connection, objects)
+    connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg2
@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from tasks import row_history
 from tasks.columns import Column
-from tasks.database import literal, load_query, one, quote, raw_execute
+from tasks.database import literal, load_query, one, quote, raw_execute, rows
 from tasks.errors import PrescoreError
 from tasks.fingerprints import FINGERPRINT
+from tasks.grants import give, read_grants
 from tasks.pipeline import Pipeline
 from tasks.transport import quoted_table
 
@@ -31,6 +32,9 @@ REPLACE_LOCK_TIMEOUT = "20ms"
 # How often it is tried to add the column of fingerprints, which a pipeline needs once, and seconds between two attempts.
 FINGERPRINT_ATTEMPTS, FINGERPRINT_PAUSE = 100, 0.1
 
+_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"
+_INVALID_FUNCTION_DEFINITION, _DEPENDENT_OBJECTS = "42P13", "2BP01"
+
 # When the data of a row was looked at; h is what holds for all rows, r the row.
 _ORIGIN = "least(h.data_as_of, CASE WHEN h.time_invariant THEN h.data_as_of ELSE r.as_of END)"
 # Readers are shown the predictions of a row: it is fresh, aging or stale, or expired and served nevertheless.
@@ -38,6 +42,21 @@ _SHOWN = (
     "(r.as_of > h.expired_until OR h.serve_expired) AND r.as_of <= h.believed_until AND r.rejected IS NULL "
     "AND r.scored_in >= h.valid_since AND r.scored_in <> ALL (h.quarantined)"
 )
+
+# What a reader sees of a row beside its key and its predictions, with its type.
+PROVENANCE = {
+    "state": "text",
+    "age": "interval",
+    "data_as_of": "timestamptz",
+    "as_of": "timestamptz",
+    "aging_at": "timestamptz",
+    "stale_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "cache_for": "interval",
+    "reasons": "text[]",
+    "model_version": "integer",
+    "scored_in": "bigint",
+}
 
 _COMMENTS = {
     "state": "fresh, aging, stale, expired, rejected, clock_error, superseded or quarantined, by the clock of the database.",
@@ -72,18 +91,6 @@ class FingerprintsBlocked(PrescoreError):
             f"[features] fingerprint of {pipeline} needs one more column of prescore_rows.{pipeline}, and open transactions "
             f"of readers held the table for {FINGERPRINT_ATTEMPTS * FINGERPRINT_PAUSE:.0f} seconds. Nothing was scored; what "
             "was published is still served. End long transactions that read it (pg_stat_activity lists them), and run again."
-        )
-
-
-class ObjectsDiffer(PrescoreError):
-    """A pipeline's objects were made for other columns than are declared now."""
-
-    def __init__(self, pipeline: str, differences: list[str]) -> None:
-        self.pipeline, self.differences = pipeline, differences
-        super().__init__(
-            f"predictions.{pipeline} was made for other columns: {'; '.join(differences)}. Nothing was scored; what was "
-            "published is still served. Restore the declaration, or declare the new columns under another pipeline name "
-            "and move readers to it."
         )
 
 
@@ -193,6 +200,17 @@ class Objects:
         )
 
     @property
+    def returned(self) -> str:
+        """What lookups return: names and types of the columns of the view."""
+        key, outputs = ([f"{quote(c.name)} {c.postgres_type}" for c in columns] for columns in (self.key, self.outputs))
+        return ", ".join([*key, *(f"{name} {kind}" for name, kind in PROVENANCE.items()), *outputs])
+
+    @property
+    def signature(self) -> str:
+        """The lookup function with the types of its arguments."""
+        return f"{self.function}({', '.join([*(c.postgres_type for c in self.key), 'interval'])})"
+
+    @property
     def key_names(self) -> str:
         """The key columns."""
         return names(self.key)
@@ -213,21 +231,19 @@ def names(columns: Sequence[Column], relation: str = "") -> str:
     return ", ".join((f"{relation}." if relation else "") + quote(column.name) for column in columns)
 
 
-def require_same(connection: sa.Connection, objects: Objects) -> bool:
-    """Return whether the objects exist; refuse when they were made for other columns."""
-    found = one(connection, "find_pipeline", pipeline=objects.pipeline)
+def stored(connection: sa.Connection, pipeline: str) -> Objects | None:
+    """Return the objects of a pipeline as they were made, outputs in the order of the view; None before that."""
+    found = one(connection, "find_pipeline", pipeline=pipeline)
     if found is None or found.key_columns is None:
-        return False
-    differences = [
-        *_differences("key", found.key_columns, found.key_types, objects.key),
-        *_differences("output", found.output_columns, found.output_types, objects.outputs),
-    ]
-    if differences:
-        raise ObjectsDiffer(objects.pipeline, differences)
-    return True
+        return None
+    return Objects(
+        pipeline=pipeline,
+        key=_columns(found.key_columns, found.key_types),
+        outputs=_columns(found.output_columns, found.output_types),
+    )
 
 
-def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: dict[str, str]) -> None:
+def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: Mapping[str, str]) -> None:
     """Create rows, storages, indexes, views and function of a pipeline, in the open transaction.
 
     ``comments`` adds to the COMMENT of an output, for example the order of its classes.
@@ -241,9 +257,64 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
             raw_execute(connection, load_query("create_output_index", fragments))
     if objects.keeps_history:
         row_history.ensure(connection, objects)
+    define(connection, objects)
+    comment(connection, pipeline, objects, comments)
+
+
+def define(connection: sa.Connection, objects: Objects) -> None:
+    """Make the views and the lookup function, or make them anew, in the open transaction.
+
+    A function whose columns were others keeps living under another name: statements that have found it already go on with it,
+    and so does what readers built on it. The new one has its rights.
+    """
     for statement in definitions(objects):
-        raw_execute(connection, statement)
-    _comment(connection, pipeline, objects, comments)
+        raw_execute(connection, "SAVEPOINT before_definition")
+        try:
+            raw_execute(connection, statement)
+        except psycopg2.Error as error:
+            if error.pgcode != _INVALID_FUNCTION_DEFINITION:  # it would return other columns
+                raise
+            raw_execute(connection, "ROLLBACK TO SAVEPOINT before_definition")
+            _succeed(connection, objects, statement)
+        raw_execute(connection, "RELEASE SAVEPOINT before_definition")
+
+
+def _succeed(connection: sa.Connection, objects: Objects, statement: str) -> None:
+    """Make a function in the place of the one that is there, which keeps living under another name."""
+    name, signature = _function_of(objects, statement)
+    before = one(connection, "find_function", signature=signature).oid
+    fragments = {"signature": signature, "retired": quote(f"{name}_{before}")}
+    raw_execute(connection, load_query("retire_function", fragments))
+    raw_execute(connection, statement)
+    after = one(connection, "find_function", signature=signature).oid
+    rights = read_grants(connection, functions=[before, after])
+    target = f"FUNCTION {signature}"
+    give(connection, {target: rights[before]}, {target: rights[after]}, set())
+    if signature == objects.signature:
+        comment_on_lookup(connection, objects)
+
+
+def _function_of(objects: Objects, statement: str) -> tuple[str, str]:
+    """Return name and signature of the function that a statement makes."""
+    makes, _, _ = statement.removeprefix("CREATE OR REPLACE FUNCTION ").partition(" RETURNS ")
+    function, _, arguments = makes.partition("(")
+    found = [each for kind, each in objects.made if kind == "function" and each.startswith(f"{function}(")]
+    # Of two that share their name, one takes the key before the instant.
+    signature = min(found, key=len) if arguments == "seen_at timestamptz)" else max(found, key=len)
+    return function.rpartition(".")[2].strip('"'), signature
+
+
+def drop_retired(connection: sa.Connection, pipeline: str) -> None:
+    """Remove lookup functions that gave way to others before this run, unless somebody built on them; commits."""
+    for row in rows(connection, "list_retired_functions", pipeline=pipeline):
+        connection.commit()
+        try:
+            raw_execute(connection, load_query("drop_function", {"signature": row.signature}))
+        except psycopg2.Error as error:
+            connection.rollback()
+            if error.pgcode not in {_DEPENDENT_OBJECTS, _INSUFFICIENT_PRIVILEGE}:
+                raise
+    connection.commit()
 
 
 def definitions(objects: Objects) -> tuple[str, ...]:
@@ -280,12 +351,11 @@ def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
         return True
     try:
         raw_execute(connection, f"SET LOCAL lock_timeout = '{REPLACE_LOCK_TIMEOUT}'")
-        for statement in statements:
-            raw_execute(connection, statement)
+        define(connection, objects)
         if objects.keeps_history:
             row_history.share_readers(connection, objects, objects.history_view)
     except psycopg2.Error as error:
-        if error.pgcode not in {"55P03", "42501"}:  # lock_not_available, insufficient_privilege: another role made them
+        if error.pgcode not in {_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE}:  # the latter: another role made them
             raise
         connection.rollback()
         return False
@@ -321,10 +391,23 @@ def keep_fingerprints(connection: sa.Connection, objects: Objects) -> None:
             connection.commit()
         except psycopg2.Error as error:
             connection.rollback()
-            if error.pgcode != "55P03":  # lock_not_available
+            if error.pgcode != _LOCK_NOT_AVAILABLE:
                 raise
             time.sleep(FINGERPRINT_PAUSE)
     raise FingerprintsBlocked(objects.pipeline)
+
+
+def record_objects(connection: sa.Connection, objects: Objects) -> None:
+    """Remember which columns the objects of a pipeline have, and which statements made its views."""
+    values = {
+        "pipeline": objects.pipeline,
+        "key_columns": [column.name for column in objects.key],
+        "key_types": [column.postgres_type for column in objects.key],
+        "output_columns": [column.name for column in objects.outputs],
+        "output_types": [column.postgres_type for column in objects.outputs],
+    }
+    connection.execute(sa.text(load_query("record_objects")), values)
+    record_views(connection, objects, digest_of(definitions(objects)))
 
 
 def record_views(connection: sa.Connection, objects: Objects, digest: str) -> None:
@@ -352,6 +435,7 @@ def _function_fragments(objects: Objects) -> dict[str, str]:
         "function": objects.function,
         "view": objects.view,
         "arguments": ", ".join(f"{quote(c.name)} {c.postgres_type}" for c in objects.key),
+        "columns": objects.returned,
         "key_arguments": ", ".join(f"${i}" for i, _ in enumerate(objects.key, 1)),
         "key_matches": " AND ".join(f"p.{quote(c.name)} = ${i}" for i, c in enumerate(objects.key, 1)),
         "outputs_within": ", ".join(
@@ -363,7 +447,7 @@ def _function_fragments(objects: Objects) -> dict[str, str]:
     }
 
 
-def _comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: dict[str, str]) -> None:
+def comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: Mapping[str, str]) -> None:
     for relation, text in (
         (objects.view, pipeline.description or f"Predictions of {pipeline.name}."),
         (objects.usable, f"Rows of {pipeline.name} that may be used now, for ranking and filtering with an index."),
@@ -371,22 +455,43 @@ def _comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, co
         fragments = {"view": relation, "comment": literal(text)}
         raw_execute(connection, load_query("comment_on_view", fragments))
     keys = {column.name: "Key of the entity." for column in objects.key}
-    outputs = {
-        column.name: comments.get(column.name) or f"Prediction of {pipeline.model.name}." for column in objects.outputs
-    }
-    described = {objects.view: keys | _COMMENTS | outputs, objects.usable: keys | outputs}
+    described = {objects.view: keys | _COMMENTS, objects.usable: keys}
     for table in (objects.rows, *(objects.storage(storage_id) for storage_id in STORAGES)):
-        described[table] = keys | _ROW_COMMENTS | outputs
+        described[table] = keys | _ROW_COMMENTS
+    _comment_on_columns(connection, described)
+    comment_on_outputs(connection, pipeline, objects, objects.outputs, comments)
+    comment_on_lookup(connection, objects)
+
+
+def comment_on_outputs(
+    connection: sa.Connection,
+    pipeline: Pipeline,
+    objects: Objects,
+    outputs: Sequence[Column],
+    comments: Mapping[str, str],
+) -> None:
+    """Say what predictions are, wherever they stand; ``comments`` knows more of some, such as the order of classes."""
+    texts = {c.name: comments.get(c.name) or f"Prediction of {pipeline.model.name}." for c in outputs}
+    storages = (objects.storage(storage_id) for storage_id in STORAGES)
+    _comment_on_columns(connection, dict.fromkeys((objects.view, objects.usable, objects.rows, *storages), texts))
+
+
+def _comment_on_columns(connection: sa.Connection, described: Mapping[str, Mapping[str, str]]) -> None:
     for relation, texts in described.items():
         for name, text in texts.items():
             fragments = {"column": f"{relation}.{quote(name)}", "comment": literal(text)}
             raw_execute(connection, load_query("comment_on_column", fragments))
-    signature = f"{objects.function}({', '.join([*(c.postgres_type for c in objects.key), 'interval'])})"
+
+
+def comment_on_lookup(connection: sa.Connection, objects: Objects) -> None:
+    """Say what the lookup function returns."""
     text = (
         "Looks one entity up: always one row, state missing where there is none. max_stale is how long past stale_at the "
         "reader accepts; beyond it the state is expired."
     )
-    raw_execute(connection, load_query("comment_on_function", {"signature": signature, "comment": literal(text)}))
+    raw_execute(
+        connection, load_query("comment_on_function", {"signature": objects.signature, "comment": literal(text)})
+    )
 
 
 def _index_name(storage: str, output: str) -> str:
@@ -402,17 +507,5 @@ def _object(columns: Sequence[Column]) -> str:
     return ", ".join(f"{literal(column.name)}::text, {quote(column.name)}" for column in columns)
 
 
-def _differences(what: str, found: list[str], types: list[str], wanted: Sequence[Column]) -> list[str]:
-    before = dict(zip(found, types, strict=True))
-    after = {column.name: column.postgres_type for column in wanted}
-    lost = [f"{what} {name} is no longer declared" for name in before if name not in after]
-    fresh = [f"{what} {name} is new" for name in after if name not in before]
-    retyped = [
-        f"{what} {name} was {before[name]}, is {after[name]}"
-        for name in after
-        if name in before and before[name] != after[name]
-    ]
-    moved = []
-    if what == "key" and not (lost or fresh) and list(before) != list(after):
-        moved = ["the order of the key columns differs"]
-    return lost + fresh + retyped + moved
+def _columns(found: Sequence[str], types: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(Column(name=name, postgres_type=kind) for name, kind in zip(found, types, strict=True))

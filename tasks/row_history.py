@@ -337,7 +337,7 @@ def _function_fragments(objects: Objects, at: str) -> dict[str, str]:
     shown = _SHOWN.format(at=at, off=off)
     return {
         "function": objects.seen,
-        "view": objects.view,
+        "columns": objects.returned,
         "history_view": objects.history_view,
         "at": at,
         "state": _STATE.format(at=at, off=off),

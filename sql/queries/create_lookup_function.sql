@@ -2,9 +2,11 @@
 -- Postgres inlines: a plpgsql one can mix two publications. Its body is parsed here, once: parsed by the reader, as a
 -- body in quotes is, it would need rights on the schema prescore. OFFSET 0 keeps the row in one piece: without it the
 -- expressions of the view are planned again wherever they are used, which took a lookup that is not prepared 1.2 ms more.
--- Fragments: function, view (relations), arguments, key_arguments, key_matches, outputs_within, too_stale, max_stale,
--- pipeline (text literal). Grain: no rows.
-CREATE OR REPLACE FUNCTION {function}({arguments}, max_stale interval DEFAULT NULL) RETURNS SETOF {view}
+-- Its columns are its own, not those of the row type of the view: a statement that was parsed before the view got another
+-- column, and planned after, would find a body that does not fit that type any more.
+-- Fragments: function, view (relations), arguments, columns (names and types), key_arguments, key_matches, outputs_within,
+-- too_stale, max_stale, pipeline (text literal). Grain: no rows.
+CREATE OR REPLACE FUNCTION {function}({arguments}, max_stale interval DEFAULT NULL) RETURNS TABLE ({columns})
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT {key_arguments},

@@ -2,7 +2,7 @@
 -- not_kept says that the history does not tell.
 -- Fragments: function, view, history_view (relations), arguments, key_arguments, key_matches, at, state, cache_for, outputs_shown,
 -- pipeline (text literal). Grain: no rows.
-CREATE OR REPLACE FUNCTION {function}({arguments}, seen_at timestamptz) RETURNS SETOF {view}
+CREATE OR REPLACE FUNCTION {function}({arguments}, seen_at timestamptz) RETURNS TABLE ({columns})
 LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT {key_arguments},
