@@ -54,6 +54,8 @@ def give(
     """
     lost: list[str] = []
     for target, grants in wanted.items():
+        if set(grants) == set(there.get(target, ())):
+            continue
         for grantee in sorted({grant.grantee for grant in there.get(target, ())}):
             raw_execute(connection, load_query("revoke_all", {"object": target, "grantee": grantee}))
         for grant in grants:

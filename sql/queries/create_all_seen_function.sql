@@ -1,5 +1,5 @@
 -- Create the list of what readers saw at an instant: one row per entity that was served, with the columns of the view.
--- Fragments: function, view, history_view (relations), keys, at, state, cache_for, outputs_shown. Grain: no rows.
+-- Fragments: function, history_view (relations), columns (names and types), keys, at, state, cache_for, outputs_shown. Grain: no rows.
 CREATE OR REPLACE FUNCTION {function}(seen_at timestamptz) RETURNS TABLE ({columns})
 LANGUAGE sql STABLE
 BEGIN ATOMIC

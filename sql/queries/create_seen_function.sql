@@ -1,6 +1,6 @@
 -- Create the lookup of what readers saw of one entity at an instant: always exactly one row, with the columns of the view. State
 -- not_kept says that the history does not tell.
--- Fragments: function, view, history_view (relations), arguments, key_arguments, key_matches, at, state, cache_for, outputs_shown,
+-- Fragments: function, history_view (relations), columns (names and types), arguments, key_arguments, key_matches, at, state, cache_for, outputs_shown,
 -- pipeline (text literal). Grain: no rows.
 CREATE OR REPLACE FUNCTION {function}({arguments}, seen_at timestamptz) RETURNS TABLE ({columns})
 LANGUAGE sql STABLE

@@ -17,7 +17,8 @@ from tests.conftest import execute, psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
 ROWS = 60
-ADDED = PIPELINE_TOML + 'q = { method = "predict_proba", class = "0", index = true }\n'
+KEPT = PIPELINE_TOML.replace("[predictions]", '[history]\nkeep = "30d"\n[predictions]')
+ADDED = KEPT + 'q = { method = "predict_proba", class = "0", index = true }\n'
 # What the clock moves from one statement to the next.
 MOVING = {"age", "cache_for"}
 READ = (
@@ -27,10 +28,10 @@ READ = (
 )
 
 
-def _world(url: str, folder: Path) -> World:
+def _world(url: str, folder: Path, toml: str = KEPT) -> World:
     """Sixty items, published, with a view of somebody's own over them."""
     world = make_world(url, folder, rows=ROWS)
-    make_model(world, make_pipeline(world))
+    make_model(world, make_pipeline(world, toml=toml))
     assert world.score().status is Status.PUBLISHED
     world.execute("CREATE VIEW public.mine AS SELECT id, p, state FROM predictions.items")
     return world
@@ -152,6 +153,8 @@ def test_an_output_is_added_in_place_and_nobody_who_reads_notices(role: str, dat
     assert world.one("SELECT p FROM public.mine WHERE id = 7") == {"p": after["p"]}
     assert world.one("SELECT * FROM public.looked_up")["p"] == after["p"]
     assert _rights(world) == rights
+    (then,) = world.rows("SELECT q FROM predictions.items_at(7, prescore.clock())")
+    assert then == (after["q"],)
     as_role = f"SET LOCAL ROLE {role}; SELECT q FROM predictions.items_for(7)"
     assert world.rows(as_role) == [(after["q"],)]
     described = (
