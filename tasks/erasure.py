@@ -302,6 +302,13 @@ def _remove_rows(connection: sa.Connection, entity: _Entity, removed: _Tally) ->
             balance = {**values, "rows": gone.rows, "key_checksum": Decimal(gone.key_checksum)}
             connection.execute(sa.text(load_query("balance_generation")), balance)
             connection.execute(sa.text(load_query("balance_head")), balance)
+    for table in objects.key_tables:
+        if table == objects.rows or not one(connection, "find_relation", relation=table).there:
+            continue
+        fragments = {"storage": table, "key_matches": entity.matches, "key_hash": key_hash(objects.key, "r")}
+        gone = connection.execute(sa.text(load_query("erase_rows", fragments)), parameters).one()
+        if _note(removed, table, "rows", gone.rows):
+            held.add(table)
     for table, what in (("prediction_samples", "samples"), ("rejections", "rejections")):
         fragments = {"table": quoted_table("prescore", table), "key": entity.document}
         count = connection.execute(sa.text(load_query("erase_keys", fragments)), parameters).rowcount
@@ -385,10 +392,11 @@ def _sweep(url: str, connection: sa.Connection, entity: _Entity, held: set[str],
     left: list[str] = []
     with connect(url, "prescore vacuum", autocommit=True) as other:
         raw_execute(other, f"SET lock_timeout = '{REWRITE_LOCK_TIMEOUT}'")
-        for table in sorted(held | {entity.objects.storage(storage_id) for storage_id in STORAGES}):
+        tables = {entity.objects.storage(storage_id) for storage_id in STORAGES}
+        for table in sorted(held | tables):
             if table not in held and not _is_filled(other, table):
                 continue
-            name = "rewrite_table" if rewrite and table in held else "vacuum_and_analyse"
+            name = "rewrite_table" if rewrite else "vacuum_and_analyse"
             try:
                 raw_execute(other, load_query(name, {"table": table}))
             except psycopg2.Error as error:
@@ -421,19 +429,20 @@ def _clear_statistics(url: str, entity: _Entity) -> Iterator[str]:
         for row in found:
             try:
                 raw_execute(connection, f"SET LOCAL lock_timeout = '{REWRITE_LOCK_TIMEOUT}'")
-                _clear(connection, entity, row)
+                cleared = _clear(connection, entity, row)
                 connection.commit()
-            except psycopg2.Error as error:
+            except psycopg2.Error:
                 connection.rollback()
-                if error.pgcode not in _BLOCKED:
-                    raise
+                cleared = False
+            if not cleared:
                 yield (
-                    f"{row.schemaname}.{row.tablename} is in use: what the planner remembers of it names the key until it "
-                    "is analysed with rows in it."
+                    f"What the planner remembers of {row.schemaname}.{row.tablename} names the key until it is analysed with "
+                    "rows in it: it could not be cleared."
                 )
 
 
-def _clear(connection: sa.Connection, entity: _Entity, row: Any) -> None:
+def _clear(connection: sa.Connection, entity: _Entity, row: Any) -> bool:
+    """Clear what the planner remembers of a column, in the open transaction; False where that cannot be now."""
     table = quoted_table(row.schemaname, row.tablename)
     if one(connection, "can_clear_statistics").it_can:
         values = {name: getattr(row, name) for name in ("schemaname", "tablename", "attname", "inherited")}
@@ -441,7 +450,12 @@ def _clear(connection: sa.Connection, entity: _Entity, row: Any) -> None:
     elif row.schemaname == "prescore":
         raw_execute(connection, load_query("retype_column", {"table": table, "column": quote(row.attname)}))
     else:
-        # Before PostgreSQL 18 nothing else takes statistics of a partition's column away but others in their place.
+        # Before PostgreSQL 18 nothing takes statistics of a partition's column away but others in their place: those of a row
+        # that is gone with the transaction, from a storage that nobody reads.
+        found = one(connection, "find_storage", pipeline=entity.pipeline, role="next")
+        safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
+        if table != entity.objects.storage(found.storage_id) or not safe:
+            return False
         some = {"bigint": "0", "integer": "0", "smallint": "0", "date": "'2000-01-01'"}
         some |= {"uuid": "'00000000-0000-0000-0000-000000000000'", "text": "''"}
         fragments = {
@@ -452,3 +466,4 @@ def _clear(connection: sa.Connection, entity: _Entity, row: Any) -> None:
         raw_execute(connection, load_query("insert_stand_in", fragments))
         raw_execute(connection, load_query("analyse_storage", {"storage": table}))
         raw_execute(connection, load_query("truncate_storage", {"storage": table}))
+    return True
