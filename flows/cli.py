@@ -39,6 +39,7 @@ COMMANDS = (
     reading.status,
     reading.explain,
     reading.lookup,
+    reading.history,
     watching.watch,
     watching.metrics,
     judging.report,

@@ -36,3 +36,13 @@ def explain_checks(settings: Settings, pipeline: str, word: str) -> list[CheckEx
 def look_up(settings: Settings, pipeline: str, key: list[str]) -> dict[str, Any]:
     """Return what an SQL reader sees for one entity."""
     return lookup.look_up(resolve_url(settings), pipeline, key)
+
+
+def look_back(settings: Settings, pipeline: str, key: list[str], at: datetime) -> dict[str, Any]:
+    """Return what an SQL reader saw for one entity at an instant."""
+    return lookup.look_back(resolve_url(settings), pipeline, key, at)
+
+
+def list_seen(settings: Settings, pipeline: str, key: list[str]) -> list[lookup.Seen]:
+    """Return what SQL readers saw for one entity, oldest first."""
+    return lookup.list_seen(resolve_url(settings), pipeline, key)

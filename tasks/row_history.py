@@ -18,9 +18,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from tasks.columns import Column, key_arrays
-from tasks.database import literal, load_query, one, quote, raw_execute, rows
+from tasks.database import connect, literal, load_query, one, quote, raw_execute, rows
 from tasks.faults import reached
 from tasks.features import KEYS_PER_QUERY
+from tasks.transport import quoted_table
 
 if TYPE_CHECKING:
     from tasks.readers import Objects
@@ -273,6 +274,35 @@ def archive(connection: sa.Connection, objects: Objects, storage_id: int) -> Non
     connection.commit()
     logger.info("kept %d rows of generation %d in the history", kept, lineage.base)
     reached("history.archived")
+
+
+def remove_past(url: str, pipeline: str) -> Removed:
+    """Remove what is past ``[history] keep``: what readers saw before, and backfills that were made before.
+
+    Nothing happens where no history was ever declared. It needs no lock of the pipeline: what a run that is at work needs is
+    younger than that. A second call removes nothing.
+    """
+    history, backfill = (quoted_table("prescore_rows", f"{pipeline}_{of}") for of in ("history", "backfill"))
+    with connect(url) as connection:
+        found = one(connection, "find_keep", pipeline=pipeline)
+        if found is None or found.history_keep is None:
+            return Removed()
+        known = {"pipeline": pipeline}
+        values = {**known, "before": found.before}
+        spans = connection.execute(sa.text(load_query("remove_past_spans")), values).rowcount
+        bases = [row.base for row in rows(connection, "list_past_lineages", **known)]
+        removed = 0
+        if one(connection, "find_relation", relation=history).there:
+            statement = load_query("delete_past_rows", {"history": history})
+            removed = connection.execute(sa.text(statement), {**known, "bases": bases}).rowcount
+        connection.execute(sa.text(load_query("delete_lineages")), {**known, "bases": bases})
+        ended = rows(connection, "delete_backfills", pipeline=pipeline, before=found.made_before)
+        generations = [row.generation_id for row in ended]
+        if generations and one(connection, "find_relation", relation=backfill).there:
+            statement = load_query("delete_backfilled_rows", {"backfill": backfill})
+            removed += connection.execute(sa.text(statement), {"generations": generations}).rowcount
+        connection.commit()
+    return Removed(spans=spans, rows=removed, backfills=sum(row.done for row in ended))
 
 
 def _archive_changes(

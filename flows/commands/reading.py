@@ -1,4 +1,4 @@
-"""Commands that only read: features, status, lookup. `status` and `lookup` import neither Prefect nor scikit-learn."""
+"""Commands that only read: features, status, lookup, history. `status` and `lookup` import neither Prefect nor scikit-learn."""
 
 from __future__ import annotations
 
@@ -94,3 +94,27 @@ def lookup(
     row = look_up(settings_now(), pipeline, key)
     show_lookup(pipeline, row, as_json=as_json)
     raise typer.Exit(0 if row["state"] in {"fresh", "aging", "stale"} else 3)
+
+
+def history(
+    pipeline: PipelineName,
+    key: Annotated[list[str], typer.Argument(metavar="KEY...", help="The key, one value per key column.")],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="T", help="What they saw at this instant (ISO 8601, UTC unless it says otherwise)."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what SQL readers saw for one entity, and when; exit 3 where the history does not tell."""
+    from flows.show import show_lookup, show_seen
+    from flows.watch import list_seen, look_back
+
+    when = instant(at)
+    if when is None:
+        show_seen(pipeline, list_seen(settings_now(), pipeline, key), as_json=as_json)
+        return
+    row = look_back(settings_now(), pipeline, key, when)
+    show_lookup(pipeline, row, as_json=as_json)
+    raise typer.Exit(3 if row["state"] == "not_kept" else 0)

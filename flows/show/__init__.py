@@ -10,7 +10,7 @@ from flows.show.parts import as_program, print_json, say
 from flows.show.pipelines import show_checks, show_created
 from flows.show.quarantine import show_quarantine, show_release
 from flows.show.replays import show_replay
-from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run
+from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run, show_seen
 
 __all__ = [
     "RunProgress",
@@ -35,6 +35,7 @@ __all__ = [
     "show_replay",
     "show_rollback",
     "show_run",
+    "show_seen",
     "show_served",
     "show_training",
     "show_version",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from tasks.telling import narrator, shown, started, state_text
 
 if TYPE_CHECKING:
     from flows.score import RunSummary
+    from tasks.lookup import Seen
     from tasks.rollback import RolledBack
 
 #: The step that streams; its stages work at once.
@@ -144,4 +145,34 @@ def show_lookup(pipeline: str, row: Mapping[str, Any], *, as_json: bool) -> None
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in row.items():
         table.add_row(name, state_text(value) if name == "state" else plain(name, value))
+    console.print(table)
+
+
+def show_seen(pipeline: str, seen: Sequence[Seen], *, as_json: bool) -> None:
+    """Print what readers saw for one entity, stretch by stretch, oldest first."""
+    if as_json:
+        print_json({"pipeline": pipeline, "seen": seen})
+        return
+    console = narrator()
+    if not seen:
+        console.print("Readers saw nothing of this entity as far as the history reaches.")
+        return
+    left_out = {
+        "data_as_of",
+        "aging_at",
+        "stale_at",
+        "expires_at",
+        "verdict",
+        "serve_expired",
+        "published_data_as_of",
+        "reasons",
+    }
+    columns = [name for name in seen[0].row if name not in left_out]
+    table = Table(box=None, pad_edge=False)
+    for name in ("seen_from", "seen_until", *columns):
+        table.add_column(name, overflow="fold")
+    for stretch in seen:
+        until = "now" if stretch.seen_until is None else plain("seen_until", stretch.seen_until)
+        values = (plain(name, stretch.row[name]) for name in columns)
+        table.add_row(plain("seen_from", stretch.seen_from), until, *values)
     console.print(table)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks import row_history
 from tasks.quarantine import quarantine, release
 from tasks.rollback import resume, rollback
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
@@ -45,7 +51,9 @@ def _change(world: World, statement: str) -> None:
     world.change(statement.replace("now()", "prescore.clock()"))
 
 
-def test_what_readers_saw_is_told_whatever_happened_since(database_url: str, tmp_path: Path) -> None:
+def test_what_readers_saw_is_told_whatever_happened_since(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(database_url, tmp_path, rows=100)
     make_model(world, make_pipeline(world, toml=PIPELINE_TOML + HISTORY))
     past = Past(world, datetime.now(UTC).replace(microsecond=0))
@@ -82,3 +90,57 @@ def test_what_readers_saw_is_told_whatever_happened_since(database_url: str, tmp
     assert unknown["state"] == "not_kept"
     assert unknown["p"] is None
     assert "kept since" in unknown["reasons"][0]
+
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    told = CliRunner().invoke(app, ["history", "items", "3", "--json"])
+    stretches = json.loads(told.stdout)["seen"]
+    assert [stretch["row"]["p"] for stretch in stretches[:2]] == [
+        next(row[-2] for row in rows if row[0] == 3) for rows in list(past.seen.values())[:2]
+    ]
+    assert stretches[-1]["seen_until"] is None
+    assert "now" in CliRunner().invoke(app, ["history", "items", "3"]).stdout
+    asked = CliRunner().invoke(app, ["history", "items", "3", "--at", "2020-01-01", "--json"])
+    assert (asked.exit_code, json.loads(asked.stdout)["state"]) == (3, "not_kept")
+
+    # Twelve days after hour 5, with ten days to keep: what was seen until then goes, and nothing else.
+    world.execute("UPDATE prescore.pipelines SET history_keep = interval '240 hours'")
+    world.set_clock(past.start + timedelta(hours=5 + 240, minutes=30))
+    assert row_history.remove_past(database_url, "items").rows > 0
+    assert row_history.remove_past(database_url, "items") == row_history.Removed()
+    gone = [instant for instant in past.seen if instant < past.start + timedelta(hours=5)]
+    for instant in gone:
+        del past.seen[instant]
+        found = world.one(f"SELECT state FROM predictions.items_at(3, '{instant.isoformat()}')")
+        assert found == {"state": "not_kept"}
+    assert len(gone) == 6
+    past.require_told()
+    world.set_clock(past.start + timedelta(days=400))
+    row_history.remove_past(database_url, "items")
+    assert world.rows("SELECT count(*) FROM prescore_rows.items_history") == [(0,)]
+
+
+def test_a_history_that_is_taken_out_still_tells_what_was_seen_before(database_url: str, tmp_path: Path) -> None:
+    world = make_world(database_url, tmp_path, rows=100)
+    make_model(world, make_pipeline(world))
+    world.score()
+    assert world.rows("SELECT count(*) FROM prescore.lineages") == [(0,)]
+    world.execute("CREATE ROLE reader_of_history; GRANT SELECT ON predictions.items TO reader_of_history")
+    past = Past(world, datetime.now(UTC).replace(microsecond=0))
+    make_pipeline(world, toml=PIPELINE_TOML + HISTORY)
+    _change(world, "UPDATE items SET a = 5, updated_at = now() WHERE id < 5; DELETE FROM items WHERE id = 50")
+    past.at(1, world.score)
+    _change(world, "UPDATE items SET a = 7, updated_at = now() WHERE id < 5")
+    past.at(2, world.score)
+    make_pipeline(world)
+    _change(world, "UPDATE items SET a = 9, updated_at = now() WHERE id < 5")
+    past.at(3, world.score)
+    silent = past.seen.popitem()[0]
+    world.score(full=True)
+    world.score(full=True)
+
+    past.require_told()
+    assert world.one(f"SELECT state FROM predictions.items_at(3, '{silent.isoformat()}')") == {"state": "not_kept"}
+    # Whoever may read the view may read its past.
+    allowed = "has_table_privilege('reader_of_history', 'predictions.items_history', 'SELECT')"
+    assert world.rows(f"SELECT {allowed}") == [(True,)]
+    world.execute("DROP OWNED BY reader_of_history; DROP ROLE reader_of_history")
