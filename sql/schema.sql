@@ -52,7 +52,8 @@ CREATE TABLE prescore.pipelines (
     pinned_at       timestamptz,
     pinned_because  text,
     views_digest    text,
-    history_keep    interval
+    history_keep    interval,
+    past_removed_at timestamptz
 );
 COMMENT ON TABLE prescore.pipelines IS 'One row per pipeline that has run in this database.';
 COMMENT ON COLUMN prescore.pipelines.pipeline IS 'Name of the pipeline, the name of its folder.';
@@ -70,6 +71,7 @@ COMMENT ON COLUMN prescore.pipelines.pinned_at IS 'Since when a rollback refuses
 COMMENT ON COLUMN prescore.pipelines.pinned_because IS 'What pinned the pipeline.';
 COMMENT ON COLUMN prescore.pipelines.views_digest IS 'SHA-256 of the statements that made its views and function; another one makes the next run replace them.';
 COMMENT ON COLUMN prescore.pipelines.history_keep IS 'How long what readers saw is kept, [history] keep of the last run; NULL where no history is kept.';
+COMMENT ON COLUMN prescore.pipelines.past_removed_at IS 'When all that was past [retention] was last removed, by prescore.clock(); NULL before that.';
 
 CREATE TABLE prescore.contracts (
     pipeline      text        NOT NULL REFERENCES prescore.pipelines,
@@ -310,6 +312,7 @@ CREATE TABLE prescore.generations (
     CHECK (data_as_of <= aging_at AND aging_at <= stale_at AND stale_at <= expires_at)
 );
 CREATE INDEX generations_by_pipeline ON prescore.generations (pipeline, generation_id DESC);
+CREATE INDEX generations_by_run ON prescore.generations (run_id);
 COMMENT ON TABLE prescore.generations IS 'One row per publication, as it was published; a rollback restores head from here.';
 COMMENT ON COLUMN prescore.generations.generation_id IS 'Id of the publication.';
 COMMENT ON COLUMN prescore.generations.pipeline IS 'Name of the pipeline.';
@@ -502,6 +505,7 @@ CREATE TABLE prescore.quarantines (
 );
 CREATE UNIQUE INDEX quarantines_current ON prescore.quarantines (generation_id) WHERE released_at IS NULL;
 CREATE INDEX quarantines_by_pipeline ON prescore.quarantines (pipeline, quarantine_id DESC);
+CREATE INDEX quarantines_by_generation ON prescore.quarantines (generation_id);
 COMMENT ON TABLE prescore.quarantines IS 'Generations found bad after publication, and by whom; a release ends a quarantine, the row stays.';
 COMMENT ON COLUMN prescore.quarantines.quarantine_id IS 'Id of the quarantine.';
 COMMENT ON COLUMN prescore.quarantines.pipeline IS 'Name of the pipeline.';

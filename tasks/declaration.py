@@ -579,6 +579,39 @@ class History(_Table):
     keep: Duration
 
 
+class Retention(_Table):
+    """How long what runs leave behind is kept; what is still needed stays for longer."""
+
+    #: How much later than maturity and window a sample may still be asked for; without maturity, how long it is kept.
+    SPARE: ClassVar[timedelta] = timedelta(days=7)
+    UNJUDGED: ClassVar[timedelta] = timedelta(days=90)
+
+    #: Runs with their checks, waivers, profiles and costs, their publications and the listings of archives.
+    runs: Duration = timedelta(days=400)
+    #: Lists of rejected entities.
+    rejections: Duration = timedelta(days=90)
+    #: Predictions that wait for labels; as long as [performance] needs them when it is not declared.
+    samples: Duration | None = None
+
+    def samples_of(self, performance: Performance) -> timedelta:
+        """Return how long samples are kept: never for longer than the runs that made them."""
+        if self.samples is not None:
+            return self.samples
+        if performance.maturity is None:
+            return min(self.runs, self.UNJUDGED)
+        return min(self.runs, performance.maturity + performance.window + self.SPARE)
+
+    @model_validator(mode="after")
+    def _check(self) -> Retention:
+        if self.runs < timedelta(days=1):
+            raise ValueError(f"runs: expected at least a day, found {write_duration(self.runs)}")
+        if "rejections" in self.model_fields_set:
+            _in_order("rejections", self.rejections, "runs", self.runs)
+        if self.samples is not None:
+            _in_order("samples", self.samples, "runs", self.runs)
+        return self
+
+
 class Unknown(_Table):
     """What an unanswered check counts as; never as passed."""
 

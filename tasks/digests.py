@@ -68,6 +68,8 @@ def contract_digest(pipeline: Pipeline) -> str:
         tables["archive"] = pipeline.archive.model_dump(mode="json")
     if pipeline.history is not None:
         tables["history"] = pipeline.history.model_dump(mode="json")
+    if pipeline.retention.model_fields_set:
+        tables["retention"] = pipeline.retention.model_dump(mode="json")
     if pipeline.features.dataset is not None:
         limits = {"late_by", "warn_after", "fail_after"}
         tables["dataset"] = pipeline.features.dataset.model_dump(mode="json", include=limits)

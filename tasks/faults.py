@@ -63,6 +63,9 @@ ARCHIVE_POINTS = (
     "archive.visible",
 )
 
+#: Those of removing what is past its retention, once a day.
+RETENTION_POINTS = ("retention.batch",)
+
 #: Those of `prescore migrate`, for each migration from the second on.
 MIGRATION_POINTS = (
     "migration.begun",

@@ -34,6 +34,7 @@ from tasks.declaration import (
     Model,
     Output,
     Performance,
+    Retention,
     Schedule,
     Serve,
     ServeTable,
@@ -65,6 +66,7 @@ __all__ = [
     "Output",
     "Performance",
     "Pipeline",
+    "Retention",
     "Schedule",
     "Serve",
     "Source",
@@ -98,6 +100,7 @@ _TABLES = (
     "manual",
     "archive",
     "history",
+    "retention",
     "execution",
 )
 _REQUIRED = {
@@ -139,6 +142,7 @@ class Pipeline:
     manual: Manual = field(default_factory=Manual)
     archive: Archive | None = None
     history: History | None = None
+    retention: Retention = field(default_factory=Retention)
     execution: Execution = field(default_factory=Execution)
     #: SHA-256 of what decides predictions, and of everything else that is declared; see digests.py.
     logic_digest: str = ""
@@ -352,11 +356,13 @@ class _Reading:
             "manual": self.table(Manual, "manual", raw),
             "archive": self.table(Archive, "archive", raw) if "archive" in raw else None,
             "history": self.table(History, "history", raw) if "history" in raw else None,
+            "retention": self.table(Retention, "retention", raw),
             "execution": self.table(Execution, "execution", raw),
             "contract_text": text,
         }
         self.names(entity, outputs, training, kept=declared["history"] is not None)
         self.judged_output(declared["performance"], outputs)
+        self.kept_samples(declared["performance"], declared["retention"])
         further = self.logic_files(logic)
         if self.problems:
             return None
@@ -441,6 +447,18 @@ class _Reading:
         if performance is not None and performance.output is not None and names and performance.output not in names:
             shown = fields.show(performance.output)
             self.add("[performance] output", f"{shown} is none of the outputs in [predictions]: {', '.join(names)}")
+
+    def kept_samples(self, performance: Performance | None, retention: Retention | None) -> None:
+        if performance is None or performance.maturity is None or retention is None:
+            return
+        needed = performance.maturity + performance.window
+        for key, kept in (("samples", retention.samples), ("runs", retention.runs)):
+            if kept is not None and kept < needed:
+                self.add(
+                    f"[retention] {key}",
+                    f"{fields.write_duration(kept)} is less than [performance] maturity and window together, "
+                    f"{fields.write_duration(needed)}: labels would come when their predictions are gone; keep them for longer",
+                )
 
     def names(
         self, entity: Entity | None, outputs: tuple[Output, ...] | None, training: Training | None, *, kept: bool
