@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from flows.commands import database, judging, models, privacy, reading, runs, schedules, starting, watching
-from tasks.errors import PrescoreError
+from tasks import logs
+from tasks.errors import PrescoreError, UsageError
 from tasks.interrupts import answer_interrupts
 
 app = typer.Typer(
@@ -71,6 +72,8 @@ def main() -> None:
         raise
     except PrescoreError as error:
         logging.getLogger("prescore").debug("refused", exc_info=True)
+        if _said(str(error), type(error).__name__):
+            sys.exit(error.exit_code)
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {error}", markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -79,7 +82,17 @@ def main() -> None:
 
 
 def _say_interrupted() -> None:
-    Console(stderr=True).print("prescore: interrupted; what was published is still served.")
+    sentence = "interrupted; what was published is still served."
+    if not _said(sentence, "KeyboardInterrupt"):
+        Console(stderr=True).print(f"prescore: {sentence}")
+
+
+def _said(sentence: str, kind: str) -> bool:
+    """Say where lines are JSON why the command ends; False where it has to be printed."""
+    try:
+        return logs.say(sentence, level=logging.ERROR, kind=kind)
+    except UsageError:  # the setting itself is what was refused
+        return False
 
 
 @app.callback()
@@ -89,6 +102,8 @@ def configure(
     ] = False,
 ) -> None:
     """Set the logging up, once for every command."""
+    if logs.configure(verbose=verbose):
+        return
     handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     for name in ("prescore", "tasks", "flows"):

@@ -22,14 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows import score as scoring
 from flows import train as training
 from flows.progress import PrefectSender, ProgressArtifact
-from tasks import events, report
+from tasks import events, logs, report
 from tasks.database import resolve_url
 from tasks.deployments import is_full
 from tasks.errors import PrescoreError
 from tasks.events import Ended, Seen
 from tasks.page import Picture
 from tasks.runs import Status, Trigger
-from tasks.settings import Settings, read_settings
+from tasks.settings import Settings, read_settings, wants_json_logs
 from tasks.stopwatch import Stopwatch
 from tasks.waivers import LONGEST_REASON
 
@@ -177,7 +177,9 @@ def log_into_run() -> None:
     ``PREFECT_LOGGING_EXTRA_LOGGERS`` takes effect when Prefect is imported, which its workers do before they import a
     flow, and it leaves out what is below WARNING.
     """
-    for name in ("prescore", "tasks", "flows"):
+    if wants_json_logs() and not any(isinstance(each, logs.JsonHandler) for each in logging.getLogger().handlers):
+        logs.configure()  # a worker's process: in those of serve, Prefect's own console writes JSON already
+    for name in logs.OURS:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)

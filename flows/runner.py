@@ -35,6 +35,7 @@ from rich.console import Console
 from flows.automations import remove_automations, remove_orphans
 from flows.deploy import Deployed, open_client, put, tagged
 from flows.starter import warm_up
+from tasks import logs
 from tasks.deployments import GUEST, Plan, plan
 from tasks.errors import DeploymentRefused, PrescoreError
 from tasks.settings import read_settings
@@ -78,6 +79,7 @@ class End:
 
 def main() -> int:
     """Deploy, then run what is due."""
+    logs.configure()
     end = End()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end.ask)
@@ -190,6 +192,8 @@ def make_runner(limit: int) -> Runner:
 
 def tell(sentence: str) -> None:
     """Say something on standard error, which is that of `prescore serve`."""
+    if logs.say(sentence):
+        return
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {sentence}", markup=False)
 
 

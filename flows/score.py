@@ -18,6 +18,7 @@ from tasks import (
     dataset_changes,
     freshness,
     lake,
+    logs,
     population,
     publishing,
     registry,
@@ -242,6 +243,9 @@ def _with_cost(run: Run, summary: RunSummary, watch: Stopwatch) -> RunSummary:
         run.record(cost=cost.as_stored())
     except sa.exc.SQLAlchemyError as error:
         logger.warning("what run %d cost could not be stored: %s", run.run_id, type(error).__name__)
+    told = ("population", "scored", "unchanged", "rejected", "rows_per_second", "seconds")
+    facts = {name: getattr(summary, name) for name in told}
+    logger.info("run %d ended: %s", run.run_id, summary.status.value, extra={"status": summary.status.value, **facts})
     return replace(summary, cost=cost)
 
 
@@ -267,6 +271,7 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
     if compiled_dir is not None and run.pipeline.model.compiled:
         scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
     run.record(model=model.name, model_version=model.version)
+    logs.note(model=model.name, model_version=model.version)
     reached("model.loaded")
     indexed = tuple(output.name for output in run.pipeline.predictions if output.index)
     key, outputs = scorer.contract.key, scorer.outputs
@@ -363,6 +368,7 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
         gone=selection.gone,
         unchanged=selection.unchanged,
     )
+    logs.note(mode=selection.mode.value)
     logger.info("selected %d of %d entities", selection.selected, selection.population, extra={"run_id": run.run_id})
     reached("population.selected")
     return selection

@@ -21,7 +21,7 @@ from flows.exporter import expose
 from tasks.database import resolve_url
 from tasks.deployments import Plan, plan
 from tasks.errors import NothingToServe, PortTaken, PrefectUnreachable, PrescoreError, ServedAlready
-from tasks.settings import Settings
+from tasks.settings import Settings, wants_json_logs
 from tasks.supervision import Keeper, Program
 
 HOST = "127.0.0.1"
@@ -249,7 +249,12 @@ def _runner_program(settings: Settings, home: Path, api: str, limit: int, *, alo
     )
 
 
+def _log_format() -> dict[str, str]:
+    """Let Prefect's own lines be JSON where ours are."""
+    return {"PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "tasks.logs.JsonHandler"} if wants_json_logs() else {}
+
+
 def _without(names: tuple[str, ...]) -> dict[str, str]:
     direct = ",".join(part for part in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST) if part)
     kept = {name: value for name, value in os.environ.items() if name not in names}
-    return kept | {"NO_PROXY": direct, "no_proxy": direct}
+    return kept | {"NO_PROXY": direct, "no_proxy": direct} | _log_format()

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tasks import logs
 from tasks.database import DatabaseUnreachable, connect, rows
 from tasks.errors import PrescoreError
 from tasks.interrupts import CONNECT_SECONDS
@@ -369,6 +370,7 @@ def serve(pipe: Connection, place: Place, threads: int) -> None:
 
     from threadpoolctl import threadpool_limits
 
+    logs.configure()
     os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(threads))  # what the stream asks how many cores it has
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its workers
     parent = multiprocessing.parent_process()

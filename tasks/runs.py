@@ -20,7 +20,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import migrations, source_server
+from tasks import logs, migrations, source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -201,6 +201,8 @@ class Run:
         """Write how the run ended; on a connection of its own when that of the run is lost."""
         values = {**values, "status": status.value, "message": message, "peak_memory": peak_memory()}
         statement = _update_run(values, ending=True)
+        if status in {Status.FAILED, Status.CANCELLED}:  # the others tell more of themselves
+            logger.warning("run %d ended: %s", self.run_id, message, extra={"status": status.value})
         try:
             self.connection.rollback()
             self.connection.execute(statement, {**values, "run_id": self.run_id})
@@ -240,6 +242,9 @@ def open_run(
         Where the sources are on another server.
     """
     with ExitStack() as stack:
+        stack.enter_context(
+            logs.about(pipeline=pipeline.name, mode=mode.value, trigger=trigger.value, step="open the run")
+        )
         connection = stack.enter_context(connect(url, "prescore run"))
         backend = one(connection, "describe_backend")
         if backend.pid != connection.connection.driver_connection.info.backend_pid:  # type: ignore[union-attr]
@@ -284,7 +289,7 @@ def open_run(
             connection=connection,
             backend_pid=backend.pid,
         )
-        reached("run.opened")
+        _begin(run)
         stack.enter_context(_heartbeat(url, run.run_id))
         try:
             holder = stack.enter_context(ExitStack())
@@ -311,6 +316,12 @@ def open_run(
             message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
             run.end(status, message)
             raise
+
+
+def _begin(run: Run) -> None:
+    logs.note(run_id=run.run_id, generation=run.generation_id)
+    logger.info("run %d begins", run.run_id)
+    reached("run.opened")
 
 
 def end_writers(connection: sa.Connection, pipeline_name: str) -> None:

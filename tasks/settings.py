@@ -163,6 +163,22 @@ def os_user() -> str | None:
         return None
 
 
+def wants_json_logs(environment: Mapping[str, str] | None = None) -> bool:
+    """Return whether log lines are to be JSON: PRESCORE_LOG_FORMAT, text unless it is "json".
+
+    Raises
+    ------
+    UsageError
+    """
+    environ = os.environ if environment is None else environment
+    named = environ.get("PRESCORE_LOG_FORMAT") or "text"
+    if named not in ("text", "json"):
+        raise UsageError(
+            f'PRESCORE_LOG_FORMAT is "{named}", expected text or json. Nothing was done. Correct or unset it.'
+        )
+    return named == "json"
+
+
 #: Lets each run of `prescore serve` start from nothing, as Prefect does by itself.
 COLD_RUNS = "PRESCORE_COLD_RUNS"
 

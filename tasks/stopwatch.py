@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tasks import logs
+
 
 class Watcher(Protocol):
     """Somebody who watches a run: a progress bar, a log, a stopwatch."""
@@ -61,6 +63,7 @@ class Stopwatch:
 
     def stage(self, name: str) -> None:
         """A step of the run begins, and the one before has ended."""
+        logs.note(step=name)
         self._begun.append((name, self._now()))
         self._watcher.stage(name)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from tasks import logs
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -161,6 +163,7 @@ class _Stage(Iterator[Out], Generic[In, Out]):
         #: How many results there will be; None until the items ended.
         self._total: int | None = None
         self.threads: list[threading.Thread] = []
+        self._about = logs.current()
         #: Threads that are at work on an item.
         self.working: set[threading.Thread] = set()
 
@@ -173,6 +176,7 @@ class _Stage(Iterator[Out], Generic[In, Out]):
             thread.start()
 
     def _run(self, prepare_thread: Callable[[], None]) -> None:
+        logs.adopt(self._about)
         try:
             prepare_thread()
             while (taken := self._take()) is not None:

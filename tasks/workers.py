@@ -20,7 +20,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tasks import bundle as bundles
-from tasks import staging, tallies
+from tasks import logs, staging, tallies
 from tasks.database import connect, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.forgotten import keep_out
@@ -139,14 +139,23 @@ def work(order: Order, place: Place | None = None) -> int:
     ShardFailed
         For errors that may hold data, which do not travel; they are in the worker's log.
     """
-    try:
-        return _work(order, place)
-    except PrescoreError:
-        raise
-    except Exception as error:
-        logger.exception("shard %d of run %d failed", order.shard, order.run_id)
-        lost = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
-        raise ShardFailed(order.shard, here(), type(error).__name__, lost=lost) from None
+    logs.configure_ours()
+    with logs.about(
+        run_id=order.run_id,
+        pipeline=order.pipeline,
+        step="score",
+        generation=order.generation_id,
+        model_version=order.model_version,
+        shard=order.shard,
+    ):
+        try:
+            return _work(order, place)
+        except PrescoreError:
+            raise
+        except Exception as error:
+            logger.exception("shard %d of run %d failed", order.shard, order.run_id)
+            lost = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+            raise ShardFailed(order.shard, here(), type(error).__name__, lost=lost) from None
 
 
 def score_shard(run: Run, scorer: Scorer, selection: Selection, shard: Shard, storage_id: int, session: Session) -> int:
@@ -154,7 +163,9 @@ def score_shard(run: Run, scorer: Scorer, selection: Selection, shard: Shard, st
     objects = Objects(pipeline=run.pipeline.name, key=scorer.contract.key, outputs=scorer.outputs)
     tally = tallies.begin(scorer, run.generation_id + shard.number)
     books = ShardBooks(run.run_id, shard.number, scorer)
-    staging.stage(run, scorer, objects, session, shard.of(selection), storage_id, tally, books)
+    with logs.about(shard=shard.number):
+        staging.stage(run, scorer, objects, session, shard.of(selection), storage_id, tally, books)
+        logger.info("shard %d is written: %d rows", shard.number, tally.rows)
     return tally.rows
 
 

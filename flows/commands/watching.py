@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.options import settings_now
+from tasks import logs
 from tasks.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,4 +77,6 @@ def _tell(alarm: Alarm) -> None:
 
 
 def _warn(sentence: str) -> None:
+    if logs.say(sentence, level=logging.WARNING):
+        return
     typer.echo(f"prescore: {sentence}", err=True)

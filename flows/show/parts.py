@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks import logs
 from tasks.findings import Finding, Verdict
 from tasks.telling import shown
 
@@ -59,6 +60,8 @@ def print_json(value: Any) -> None:
 
 def say(sentence: str) -> None:
     """Say on stderr what happens."""
+    if logs.say(sentence):
+        return
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {sentence}", markup=False)
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from flows.show.parts import plain, print_facts, print_findings, print_json
 from tasks.costs import RunCost, describe_cost
 from tasks.progress import Pacer
+from tasks.settings import wants_json_logs
 from tasks.telling import narrator, shown, started, state_text
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class RunProgress:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not console.is_terminal or wants_json_logs(),
         )
         self._pipeline, self._pacer = pipeline, Pacer()
         self._task = self._progress.add_task(f"{pipeline}: take the lock", total=None, pace="")

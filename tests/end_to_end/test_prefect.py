@@ -251,7 +251,7 @@ def start_serve(world: World, home: Path, port: int) -> subprocess.Popen[bytes]:
     with (home / "stdout").open("ab") as out, (home / "stderr").open("ab") as err:
         return subprocess.Popen(
             [sys.executable, "-c", START, "serve", "--port", str(port)],
-            env=environment_of(world, home, TMPDIR=str(shared)),
+            env=environment_of(world, home, TMPDIR=str(shared), PRESCORE_LOG_FORMAT="json"),
             cwd=home,
             stdin=subprocess.PIPE,
             stdout=out,
@@ -424,6 +424,14 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     assert told.startswith("# nightly_items: Published\n")
     assert "| 500 | 500 | 0 | 0 |" in told
     assert "## How old the predictions were\n\n![chart](data:image/svg+xml;base64," in told
+    # What serve, its runner and its run logged: a line each, Prefect's own among them.
+    lines = [json.loads(line) for line in server.said().splitlines()]
+    of_run = [line for line in lines if line.get("run_id") == 1]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
+    assert any(line["logger"].startswith("prefect") for line in lines)
+    assert of_run[-1]["message"] == "run 1 ended: published"
+    assert all(line["pipeline"] == "nightly_items" and line["generation"] == 1 for line in of_run)
+    assert {"select the population", "score", "publish"} <= {line["step"] for line in of_run}
     # What serve said, and what it gave away.
     out = (server.home / "stdout").read_text()
     assert f"{soon:%Y-%m-%d %H:%M}" in out
