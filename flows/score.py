@@ -225,7 +225,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
     if judgement.disposition >= Disposition.HOLD:
         summary = refuse(run, evidence, judgement, started)
         storages.tidy(run, objects)
-        retention.tidy(run.connection, run.pipeline)
+        retention.tidy(run.url, run.connection, run.pipeline)
         return summary
     watcher.stage("publish")
     summary = publish(run, evidence, objects, selection, storage_id, judgement, started)
@@ -523,7 +523,7 @@ def publish(
         "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
     )
     storages.tidy(run, objects)
-    retention.tidy(run.connection, run.pipeline)
+    retention.tidy(run.url, run.connection, run.pipeline)
     return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
 
 

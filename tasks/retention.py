@@ -16,8 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tasks import row_history
 from tasks.checks.comparison import HISTORY_RUNS
 from tasks.database import load_query, one, rows
+from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.pipeline import Pipeline
 from tasks.profiles.history import BASELINE_RUNS
@@ -61,8 +63,8 @@ class Removed:
         return replace(self, **{name: getattr(self, name) + count for name, count in counted.items()})
 
 
-def tidy(connection: sa.Connection, pipeline: Pipeline) -> Removed | None:
-    """Remove what is past, once a day and for a few seconds at most; None when it is not due.
+def tidy(url: str, connection: sa.Connection, pipeline: Pipeline) -> Removed | None:
+    """Remove what is past, history included, once a day and for a few seconds at most; None when it is not due.
 
     For the end of a run: what goes wrong is logged, and left to the next one. The caller holds the lock of the pipeline.
     """
@@ -72,7 +74,8 @@ def tidy(connection: sa.Connection, pipeline: Pipeline) -> Removed | None:
         if found is None or (found.past_removed_at is not None and found.now - found.past_removed_at < EVERY):
             return None
         removed = remove_past(connection, pipeline, found.now, seconds=SECONDS_OF_A_RUN)
-    except sa.exc.DBAPIError as error:
+        row_history.remove_past(url, pipeline.name)
+    except (PrescoreError, sa.exc.DBAPIError) as error:
         logger.warning(
             "what is past its retention could not be removed: %s; the next run tries again", type(error).__name__
         )

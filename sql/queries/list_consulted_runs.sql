@@ -1,5 +1,5 @@
 -- List the runs that later runs and people still ask about, but for baselines: those at work, the newest of each mode, status and
--- trigger, those whose waiver is in force, and where what alarms now began.
+-- trigger, those whose waiver is in force, where what alarms now began, and the last one that found it well before.
 -- Parameters: pipeline (text), recent (integer: how many of each). Grain: one row per run.
 WITH judged AS (
     SELECT max(r.run_id) AS run_id FROM prescore.runs AS r
@@ -14,7 +14,7 @@ alarms AS (
     WHERE c.effective IN ('warn', 'fail')
 ),
 began AS (
-    SELECT min(k.run_id) AS run_id
+    SELECT min(k.run_id) AS run_id, max(well.run_id) AS well_run_id
     FROM alarms AS a
     CROSS JOIN LATERAL (
         SELECT coalesce(max(p.run_id), 0) AS run_id FROM prescore.checks AS p
@@ -34,6 +34,7 @@ UNION SELECT s.run_id FROM prescore.shards AS s WHERE s.pipeline = :pipeline
 UNION SELECT judged.run_id FROM judged WHERE judged.run_id IS NOT NULL
 UNION SELECT alarms.amended FROM alarms WHERE alarms.amended IS NOT NULL
 UNION SELECT began.run_id FROM began WHERE began.run_id IS NOT NULL
+UNION SELECT began.well_run_id FROM began WHERE began.well_run_id > 0
 UNION
 SELECT named.run_id
 FROM prescore.waivers AS w

@@ -22,7 +22,7 @@ from tasks.runs import Status
 from tests.disturbances import Copies, prescore
 from tests.factories import FEATURES_SQL, PIPELINE_TOML, World, make_model, make_pipeline
 
-SERVED = "SELECT id, p, label, scored_in FROM predictions.items ORDER BY id"
+SERVED = "SELECT id, p, label FROM predictions.items ORDER BY id"
 TOML = PIPELINE_TOML + '[drift]\nslot = "hour"\n'
 OLD = 500
 
@@ -156,7 +156,16 @@ def past(stage: tuple[Copies, str], monkeypatch: pytest.MonkeyPatch) -> Past:
     return Past(world=world, pipeline=load_pipeline(world.settings.pipelines_dir / "items"), runs=runs)
 
 
-NEEDED = {"alarm began", "hidden", "waived", "waiver was first given", "newest of the past", "baseline", "other hour"}
+NEEDED = {
+    "well",
+    "alarm began",
+    "hidden",
+    "waived",
+    "waiver was first given",
+    "newest of the past",
+    "baseline",
+    "other hour",
+}
 YOUNG = {"rejected lately", "rejected"}
 
 
@@ -216,7 +225,7 @@ def test_what_is_past_goes_behind_a_run_and_what_is_needed_stays(past: Past) -> 
     assert world.rows(SERVED) == served
     # Once a day is enough.
     with connect(world.url) as connection:
-        assert retention.tidy(connection, past.pipeline) is None
+        assert retention.tidy(world.url, connection, past.pipeline) is None
         assert retention.remove_past(connection, past.pipeline, datetime.now(UTC)).told == ""
 
 
@@ -242,7 +251,7 @@ def test_batches_are_bounded_by_rows_and_by_time_and_a_break_between_them_is_men
     world, there = past.world, past.left
     monkeypatch.setattr(retention, "SECONDS_OF_A_RUN", 0)
     with connect(world.url) as connection:
-        unfinished = retention.tidy(connection, past.pipeline)
+        unfinished = retention.tidy(world.url, connection, past.pipeline)
     assert unfinished is not None
     assert not unfinished.complete
     assert past.left == there
@@ -259,7 +268,7 @@ def test_batches_are_bounded_by_rows_and_by_time_and_a_break_between_them_is_men
 
     monkeypatch.setattr(retention, "reached", power_fails)
     with pytest.raises(KeyboardInterrupt), connect(world.url) as connection:
-        retention.tidy(connection, past.pipeline)
+        retention.tidy(world.url, connection, past.pipeline)
     assert len(past.left) == len(there) - 2
     assert len(batches) > 3
 
@@ -271,7 +280,7 @@ def test_batches_are_bounded_by_rows_and_by_time_and_a_break_between_them_is_men
 def test_a_run_whose_tidying_fails_has_published(past: Past, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     past.world.execute("ALTER TABLE prescore.contracts RENAME TO elsewhere")
     with connect(past.world.url) as connection:
-        assert retention.tidy(connection, past.pipeline) is None
+        assert retention.tidy(past.world.url, connection, past.pipeline) is None
     assert "could not be removed: ProgrammingError; the next run tries again" in caplog.text
 
 
