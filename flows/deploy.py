@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from flows import deployed
 from flows.automations import bring_automations, remove_automations, remove_orphans
 from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
-from tasks.errors import DeploymentRefused, PrefectUnreachable, UsageError, WorkPoolRefused
+from tasks.errors import DeploymentRefused, PrefectForbids, PrefectUnreachable, UsageError, WorkPoolRefused
 from tasks.recurrence import Recurrence
 from tasks.settings import Settings
 
@@ -66,7 +66,7 @@ def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool
     ------
     UsageError
         When no server is named.
-    PrefectUnreachable, WorkPoolRefused, DeploymentRefused, PipelineNotFound, PipelineInvalid
+    PrefectUnreachable, PrefectForbids, WorkPoolRefused, DeploymentRefused, PipelineNotFound, PipelineInvalid
         Deployments that were made before stay.
     """
     server = PREFECT_API_URL.value()
@@ -98,13 +98,17 @@ def open_client() -> Iterator[SyncPrefectClient]:
 
     Raises
     ------
-    PrefectUnreachable
+    PrefectUnreachable, PrefectForbids
     """
     try:
         with get_client(sync_client=True) as client:
             yield client
     except httpx.TransportError as error:
         raise PrefectUnreachable(str(PREFECT_API_URL.value()), type(error).__name__) from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise
+        raise PrefectForbids(str(PREFECT_API_URL.value())) from error
 
 
 def ensure_pool(client: SyncPrefectClient, name: str, *, create: bool) -> bool:
@@ -241,7 +245,8 @@ def _fields(deployment: Deployment, pool: str | None, *, guest: bool) -> dict[st
         "entrypoint": deployment.entrypoint,
         "path": None,
         "description": deployment.description,
-        "tags": [TAG, GUEST] if guest else [TAG],
+        # The name of the flow as well: the page lists deployments by the name of the pipeline alone.
+        "tags": [TAG, deployment.flow, *([GUEST] if guest else [])],
         "parameters": deployment.parameters,
         "parameter_openapi_schema": parameter_schema(deployment),
         "enforce_parameter_schema": True,
@@ -257,7 +262,11 @@ def parameter_schema(deployment: Deployment) -> dict[str, Any]:
     It is given this pipeline and no other, and may waive what [manual] of this pipeline allows.
     """
     schema: dict[str, Any] = copy.deepcopy(_FLOWS[deployment.flow].parameters.model_dump())
+    # The heading of the form. Its fields come in the order in which they are declared: a server on PostgreSQL forgets that.
+    schema["properties"]["params"]["title"] = deployment.name
     for definition in schema["definitions"].values():
+        for position, described in enumerate(definition["properties"].values()):
+            described["position"] = position
         named = definition["properties"].get("pipeline")
         if named is not None:
             named |= {"enum": [deployment.pipeline], "default": deployment.pipeline}

@@ -420,6 +420,18 @@ class PrefectUnreachable(PrescoreError):
         )
 
 
+class PrefectForbids(PrescoreError):
+    """The Prefect server asks for a password or key, and got none or another."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        super().__init__(
+            f"The Prefect server at {server} does not let us in. What was deployed before stays as it is. Set "
+            "PREFECT_API_AUTH_STRING (user:password; Prefect Cloud: PREFECT_API_KEY) to what the server expects, or name a "
+            "file that holds it in PREFECT_API_AUTH_STRING_FILE and begin the command with python -m flows.entrypoint."
+        )
+
+
 class WorkPoolRefused(PrescoreError):
     """There is no work pool that prescore can deploy to."""
 

@@ -14,6 +14,10 @@ from tasks.errors import UsageError
 METRICS_PORT = "PRESCORE_METRICS_PORT"
 
 
+#: What an address of a database looks like.
+ADDRESS = "postgresql://role:password@host:5432/database"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The places that a command works with."""
@@ -49,14 +53,17 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     return Settings(
-        database_url=_address(
-            "PRESCORE_DATABASE_URL", environ.get("PRESCORE_DATABASE_URL"), environ.get("PRESCORE_DATABASE_URL_FILE")
+        database_url=read_secret(
+            "PRESCORE_DATABASE_URL",
+            environ.get("PRESCORE_DATABASE_URL"),
+            environ.get("PRESCORE_DATABASE_URL_FILE"),
+            ADDRESS,
         ),
         pipelines_dir=_pipelines_dir(environ, cwd),
         data_dir=_data_dir(environ),
         compiled=_compiled(environ),
-        source_url=_address(
-            "PRESCORE_SOURCE_URL", environ.get("PRESCORE_SOURCE_URL"), environ.get("PRESCORE_SOURCE_URL_FILE")
+        source_url=read_secret(
+            "PRESCORE_SOURCE_URL", environ.get("PRESCORE_SOURCE_URL"), environ.get("PRESCORE_SOURCE_URL_FILE"), ADDRESS
         ),
         metrics_port=_port(environ.get("PRESCORE_METRICS_PORT")),
     )
@@ -81,18 +88,23 @@ def folder_for_new(environ: Mapping[str, str] | None = None, cwd: Path | None = 
     return folder
 
 
-def _address(variable: str, said: str | None, named: str | None) -> str | None:
-    """Return the address that a variable says, or the one in the file that the variable with ``_FILE`` names.
+def read_secret(variable: str, said: str | None, named: str | None, example: str) -> str | None:
+    """Return what a variable says, or what the file says that the variable with ``_FILE`` names; None where neither is set.
 
     A file is how Docker, Kubernetes and systemd hand secrets over: it keeps the password out of the environment, which
     children inherit and `docker inspect` shows.
+
+    Raises
+    ------
+    UsageError
+        When both are set, or the file cannot be read or holds anything but one word. What it holds is never shown.
     """
     if not named:
         return said or None
     if said:
         raise UsageError(f"{variable} and {variable}_FILE are both set. Nothing was done. Unset one of them.")
     try:
-        lines = Path(named).expanduser().read_text(encoding="utf-8").split()
+        words = Path(named).expanduser().read_text(encoding="utf-8").split()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(
@@ -100,13 +112,13 @@ def _address(variable: str, said: str | None, named: str | None) -> str | None:
             f"or unset the variable."
         ) from error
     except UnicodeDecodeError:
-        lines = []  # nothing of what it holds may be shown, not even in the cause
-    if len(lines) != 1:
+        words = []  # nothing of what it holds may be shown, not even in the cause
+    if len(words) != 1:
         raise UsageError(
-            f"{variable}_FILE names {named}, which holds {'no' if not lines else 'more than an'} address. Nothing was done. "
-            "Write postgresql://role:password@host:5432/database into it, and nothing else."
+            f"{variable}_FILE names {named}, which holds {'nothing' if not words else 'more than one word'}. Nothing was "
+            f"done. Write {example} into it, and nothing else."
         )
-    return lines[0]
+    return words[0]
 
 
 def _pipelines_dir(environ: Mapping[str, str], cwd: Path) -> Path:

@@ -511,7 +511,7 @@ def test_deploying_puts_pipelines_on_a_work_pool_and_touches_nothing_twice(world
     assert (deployment.work_pool_name, deployment.entrypoint, deployment.tags) == (
         "hands",
         "flows.deployed.score",
-        ["prescore"],
+        ["prescore", "score"],
     )
     assert not deployment.job_variables
     assert {run.state_name for run in made} == {"Scheduled"}

@@ -32,7 +32,7 @@ def declared(deployment: Deployment) -> dict[str, Any]:
         "name": deployment.pipeline,
         "description": deployment.description,
         "entrypoint": deployment.entrypoint,
-        "tags": ["prescore"],
+        "tags": ["prescore", deployment.flow],
         "parameters": deployment.parameters,
         "work_pool": {"name": "prescore", "job_variables": {}},
         "schedules": [

@@ -28,9 +28,9 @@ def test_an_address_is_read_from_the_file_that_is_named(name: str, tmp_path: Pat
     ("content", "told"),
     [
         (None, "cannot be read: No such file or directory"),
-        (b"", "holds no address"),
-        (b"\xff\xfe", "holds no address"),
-        (f"{ADDRESS}\n{ADDRESS}".encode(), "holds more than an address"),
+        (b"", "holds nothing"),
+        (b"\xff\xfe", "holds nothing"),
+        (f"{ADDRESS}\n{ADDRESS}".encode(), "holds more than one word"),
     ],
 )
 def test_a_file_without_an_address_is_refused_and_nothing_of_it_is_shown(
