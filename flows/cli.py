@@ -79,6 +79,22 @@ def main() -> None:
     except KeyboardInterrupt:
         _say_interrupted()
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        explained = _explained(error)
+        if explained is None:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"prescore: {explained}", markup=False)
+        sys.exit(explained.exit_code)
+
+
+def _explained(error: Exception) -> PrescoreError | None:
+    """Return what an error of the database means, without the statement and its values; None for any other error."""
+    from tasks import outages
+
+    if not isinstance(error, outages.CONTROL_ERRORS):
+        return None
+    logging.getLogger("prescore").debug("failed", exc_info=True)
+    return outages.explain(error, "The command")
 
 
 def _say_interrupted() -> None:

@@ -41,6 +41,7 @@ from tasks.faults import reached
 from tasks.features import QueryRefused
 from tasks.freshness import Disposition, Finding, Judgement, Verdict
 from tasks.migrations import UNFIT
+from tasks.outages import CONTROL_ERRORS, explain
 from tasks.outputs import output_comment
 from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Mode, Selection, Served
@@ -172,6 +173,8 @@ def score(
     except UNFIT as error:
         _refused(url, pipeline, asked, trigger, error)
         raise
+    except CONTROL_ERRORS as error:  # before the run was open; from then on it says so itself
+        raise explain(error, f"The run of {name}") from error
     except RunInProgress as met:
         if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
             raise
@@ -224,11 +227,12 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
         judgement = judge(run, evidence, findings)
     if judgement.disposition >= Disposition.HOLD:
         summary = refuse(run, evidence, judgement, started)
-        storages.tidy(run, objects)
-        retention.tidy(run.url, run.connection, run.pipeline)
-        return summary
+        return replace(summary, message=" ".join(filter(None, (summary.message, tidy(run, objects)))))
     watcher.stage("publish")
     summary = publish(run, evidence, objects, selection, storage_id, judgement, started)
+    untidy = tidy(run, objects)
+    if untidy:
+        return replace(summary, message=f"{summary.message} {untidy}")
     if run.pipeline.archive is None:
         return summary
     watcher.stage("archive")
@@ -344,6 +348,8 @@ def select_population(run: Run, evidence: Evidence, asked: Mode) -> Selection:
     pipeline, served, contract = run.pipeline, evidence.served, evidence.scorer.contract
     because = population.why_full(pipeline, served, evidence.model.version, asked=asked is Mode.FULL)
     as_of = evidence.snapshot.as_of
+    if evidence.snapshot.served_ahead:
+        because = "what is served is dated in the future: the clock was ahead when it was made"
     if not because and served is not None:
         changes = dataset_changes.since_published(
             run.connection, pipeline, evidence.scorer.contract, served, evidence.served_rows or 0, as_of
@@ -505,7 +511,7 @@ def publish(
     judgement: Judgement,
     started: float,
 ) -> RunSummary:
-    """Move head, then empty what the publication left behind. Not a step: it belongs to the connection with the lock."""
+    """Move head. Not a step: it belongs to the connection with the lock."""
     flagged = "" if judgement.disposition is Disposition.PUBLISH else ", flagged"
     message = f"Published generation {run.generation_id}{flagged}: {selection.population:,} rows."
     if judgement.overruled:
@@ -522,9 +528,19 @@ def publish(
     logger.info(
         "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
     )
-    storages.tidy(run, objects)
-    retention.tidy(run.url, run.connection, run.pipeline)
     return _summary(run, evidence, judgement, Status.PUBLISHED, message, started)
+
+
+def tidy(run: Run, objects: Objects) -> str:
+    """Empty what the run left behind, and say what kept that from being done: how the run ended stands all the same."""
+    try:
+        storages.tidy(run, objects)
+        retention.tidy(run.url, run.connection, run.pipeline)
+    except (*CONTROL_ERRORS, PrescoreError) as error:
+        why = error if isinstance(error, PrescoreError) else explain(error, "Clearing what the run left behind")
+        logger.warning("generation %d: %s", run.generation_id, why, extra={"run_id": run.run_id})
+        return f"{why} The next run clears it."
+    return ""
 
 
 def archive_owed(run: Run, objects: Objects, watcher: Watcher) -> None:

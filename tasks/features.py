@@ -20,6 +20,7 @@ from tasks.datasets import Dataset
 from tasks.errors import PrescoreError
 from tasks.fingerprints import FINGERPRINT, fenced, fingerprint
 from tasks.key_ranges import KeyRange, within
+from tasks.outages import outage_of
 from tasks.pipeline import Pipeline, UserQuery
 from tasks.transport import Session, open_reading_session, scrub
 
@@ -299,6 +300,9 @@ def _describe(connection: sa.Connection, statement: str, query: UserQuery) -> li
         sqlstate = getattr(error, "pgcode", None)
         if sqlstate is None and not isinstance(error, sa.exc.DBAPIError):
             raise
+        outage = outage_of(sqlstate)
+        if outage is not None:
+            raise QueryRefused(query.origin, outage.what, outage.remedy) from None
         reason = scrub(str(error), sqlstate or "42")
         raise QueryRefused(query.origin, f"PostgreSQL refuses it: {reason}", "Correct the query.") from None
     finally:

@@ -25,9 +25,11 @@ from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.forgotten import keep_out
+from tasks.outages import CONTROL_ERRORS, explain
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
 from tasks.source_server import SourcesLost
+from tasks.timeline import FORGIVEN
 from tasks.transport import Session, StatementFailed, open_snapshot_session
 
 logger = logging.getLogger(__name__)
@@ -141,6 +143,8 @@ class Snapshot:
     standby: bool = False
     #: Whether as_of was asked for, not taken from the clock.
     requested: bool = False
+    #: Whether what is served is dated later than the clock, so that readers do not get it: the clock was ahead once.
+    served_ahead: bool = False
 
 
 @dataclass(kw_only=True)
@@ -313,6 +317,10 @@ def open_run(
                 except SourcesLost as lost:
                     run.end(status, str(lost))
                     raise lost from error
+            if isinstance(error, CONTROL_ERRORS):
+                explained = explain(error, f"The run of {pipeline.name}")
+                run.end(status, str(explained))
+                raise explained from error
             message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
             run.end(status, message)
             raise
@@ -458,8 +466,10 @@ def _open_snapshots(run: Run, as_of: datetime | None) -> Iterator[tuple[Snapshot
         connection.commit()
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         taken = one(connection, "export_snapshot", pipeline=run.pipeline.name, lock_pid=run.backend_pid)
+        # Nobody is served what the clock has not reached: it keeps no run from starting over.
+        head_as_of = None if _served_ahead(taken) else taken.head_as_of
         if run.source_url == run.url:
-            wanted = _choose_as_of(run.pipeline, as_of, taken.now, taken.head_as_of)
+            wanted = _choose_as_of(run.pipeline, as_of, taken.now, head_as_of)
             watermark = min(moment for moment in (wanted, taken.now, taken.oldest_transaction) if moment is not None)
             yield _snapshot(taken, wanted, watermark), None
         else:
@@ -467,7 +477,7 @@ def _open_snapshots(run: Run, as_of: datetime | None) -> Iterator[tuple[Snapshot
             state, holder = stack.enter_context(source_server.hold_snapshot(run.source_url))
             moved = taken.now - taken.real_now  # what tests and the demo make of the clock
             reached_at = min(taken.now, state.now + moved)
-            wanted = _choose_as_of(run.pipeline, as_of, reached_at, taken.head_as_of, standby=state.standby)
+            wanted = _choose_as_of(run.pipeline, as_of, reached_at, head_as_of, standby=state.standby)
             found = _snapshot(taken, wanted, min(wanted, state.watermark + moved))
             yield (
                 replace(
@@ -517,7 +527,12 @@ def _snapshot(taken: Any, as_of: datetime, watermark: datetime) -> Snapshot:
         watermark=watermark,
         sees_transactions=taken.sees_transactions,
         of_sources=taken.snapshot,
+        served_ahead=_served_ahead(taken),
     )
+
+
+def _served_ahead(taken: Any) -> bool:
+    return taken.head_as_of is not None and taken.head_as_of - taken.now > FORGIVEN
 
 
 @contextmanager

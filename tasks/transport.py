@@ -16,9 +16,10 @@ from adbc_driver_postgresql import dbapi as adbc
 from tasks import columns as type_table
 from tasks.backends import meter_in_use
 from tasks.columns import Column, SchemaDiffers
-from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, quote, session_options
+from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, load_query, quote, session_options
 from tasks.errors import PrescoreError
 from tasks.interrupts import interruptibly, let_python_answer
+from tasks.outages import LOST, outage_of
 from tasks.stream import Stream
 
 # Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
@@ -31,7 +32,12 @@ READ_AHEAD = 2
 # From the first quote on: a value may hold quotes and line ends itself, so where it stops cannot be known.
 _QUOTED = re.compile("[\"'«»„“”‘’‚].*")
 _OUT_OF_RANGE = re.compile(r"\" (is out of range for type [a-z ]+)$")
+_SEVERITY = re.compile(r"(ERROR|FATAL):")
 _SQLSTATE = re.compile(r"SQLSTATE: (\w{5})")
+# How the driver tells that the connection ended under it: without SQLSTATE, in the server's words or in those of libpq.
+_ENDED = re.compile(
+    "terminating connection|server closed the connection|no connection to the server|connection (is|was) lost"
+)
 # Classes whose messages speak of names and resources, not of values (those of class 23 keep theirs for the detail).
 _SAFE_CLASSES = {"23", "42", "0A", "53", "54", "55", "57", "40", "25", "28", "3D", "3F"}
 
@@ -45,9 +51,11 @@ class StatementFailed(PrescoreError):
 
     def __init__(self, what: str, cause: str, sqlstate: str | None = None) -> None:
         self.what, self.cause, self.sqlstate = what, cause, sqlstate
+        outage = LOST if sqlstate is None and _ENDED.search(cause) else outage_of(sqlstate)
+        remedy = "PostgreSQL's own log has the statement and the values; correct the query or the data, and run again."
         super().__init__(
-            f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served. PostgreSQL's "
-            "own log has the statement and the values; correct the query or the data, and run again."
+            f"{what} failed: {cause}. What it read or wrote does not count; what was published is still served. "
+            + (remedy if outage is None else outage.remedy)
         )
 
 
@@ -178,13 +186,15 @@ def open_session(url: str, application_name: str = "prescore data") -> Iterator[
     try:
         connection = adbc.connect(address, autocommit=True)
     except adbc_driver_manager.Error as error:
-        raise DatabaseUnreachable(url, _primary(str(error))) from None
+        cause = "the connection was lost while it was opened" if _ENDED.search(str(error)) else _primary(str(error))
+        raise DatabaseUnreachable(url, cause) from None
     session, meter = Session(connection), meter_in_use()
     pid = None
-    if meter is not None:
-        pid = session.table("SELECT pg_catalog.pg_backend_pid() AS pid").column("pid")[0].as_py()
-        meter.begun(pid)
     try:
+        session.table(load_query("forbid_transaction_timeout"), "Opening a session")
+        if meter is not None:
+            pid = session.table("SELECT pg_catalog.pg_backend_pid() AS pid").column("pid")[0].as_py()
+            meter.begun(pid)
         yield session
     finally:
         if meter is not None and pid is not None:
@@ -232,8 +242,6 @@ def require_schema(table: str, found: pa.Schema, target: Sequence[Column]) -> No
 
 def table_columns(session: Session, schema: str, table: str) -> list[tuple[str, str]]:
     """Return name and SQL type of a table's columns from ``pg_attribute``, in order."""
-    from tasks.database import load_query
-
     statement = load_query("list_columns", {"schema": literal(schema), "relation": literal(table)})
     return [(row["name"], row["type"]) for row in session.table(statement).to_pylist()]
 
@@ -275,8 +283,8 @@ def _failed(what: str, message: str, sqlstate: str | None) -> StatementFailed:
 
 def _primary(message: str) -> str:
     """Return PostgreSQL's own first line out of what the driver wrapped around it."""
-    _, found, rest = message.partition("ERROR:")
-    text = (rest if found else message).strip().splitlines()
+    found = _SEVERITY.search(message)
+    text = (message[found.end() :] if found else message).strip().splitlines()
     return text[0].strip().rstrip(".") if text else "no message"
 
 

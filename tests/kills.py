@@ -25,7 +25,7 @@ from tasks import faults
 from tasks.runs import Status
 from tasks.settings import Settings
 from tests.disturbances import wait_until
-from tests.nights import CONNECTIONS, Night, reading
+from tests.nights import CONNECTIONS, LONGEST_DELAY, Night, reading
 
 #: What the process that is forked imports once.
 PRELOADED = [
@@ -39,8 +39,6 @@ PRELOADED = [
 ]
 #: Some kills come one after the other, each of a run that finds what the one before left.
 MOST_IN_A_ROW = 3
-#: Points are fractions of a second apart; statements of this world take milliseconds.
-LONGEST_DELAY = 0.03
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 

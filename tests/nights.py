@@ -45,6 +45,8 @@ FROM predictions.items
 CONNECTIONS = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'prescore%'
 """
+#: Points are fractions of a second apart; statements of this world take milliseconds.
+LONGEST_DELAY = 0.03
 Answer = tuple[int, int, int]
 
 
@@ -97,16 +99,17 @@ class Night:
                 assert math.isclose(p, wanted, rel_tol=1e-12), (key, p, wanted)
                 assert str(label) == str(int(wanted > 0.5)), key
 
-    def look(self) -> bool:
+    def look(self, sources: dict[int, float | None] | None = None) -> bool:
         """Look while nobody is at work: fail unless all of what was served is, or all that the sources say now.
 
-        Return whether there was a publication since the last look.
+        ``sources`` is what they said when the run began, where they have changed since. Return whether there was a
+        publication since the last look.
         """
         generation, count, total = self.world.rows(ANSWER)[0]
         found = (generation, count, int(total))
         moved = not self.answers or self.answers[-1][0] != generation
         if moved:
-            self.served = self.expected()
+            self.served = self.expected() if sources is None else sources
         else:
             assert found == self.answers[-1], "what is served has changed without a publication"
         self.require_served(self.served)
