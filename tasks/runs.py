@@ -306,24 +306,27 @@ def open_run(
         except BaseException as error:
             # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
             status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
-            if isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(connection):
-                # Whatever it ran into (keys or rows of its successor, for example), this is why.
-                fenced = Fenced(pipeline.name, "its connection, which holds the lock, was lost")
-                run.end(status, str(fenced))
-                raise fenced from error
-            if isinstance(error, StatementFailed):
-                try:
-                    run.require_sources()
-                except SourcesLost as lost:
-                    run.end(status, str(lost))
-                    raise lost from error
-            if isinstance(error, CONTROL_ERRORS):
-                explained = explain(error, f"The run of {pipeline.name}")
-                run.end(status, str(explained))
-                raise explained from error
-            message = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
-            run.end(status, message)
-            raise
+            reason = _reason(run, error)
+            run.end(
+                status, str(reason) if isinstance(reason, PrescoreError) else f"{type(error).__name__} ended the run"
+            )
+            if reason is error:
+                raise
+            raise reason from error
+
+
+def _reason(run: Run, error: BaseException) -> BaseException:
+    """Return what people should read in place of what a run ran into, if anything."""
+    name = run.pipeline.name
+    if isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(run.connection):
+        # Whatever it ran into (keys or rows of its successor, for example), this is why.
+        return Fenced(name, "its connection, which holds the lock, was lost")
+    if isinstance(error, StatementFailed):
+        try:
+            run.require_sources()
+        except SourcesLost as lost:
+            return lost
+    return explain(error, f"The run of {name}") if isinstance(error, CONTROL_ERRORS) else error
 
 
 def _begin(run: Run) -> None:

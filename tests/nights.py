@@ -191,7 +191,8 @@ def make_night(url: str, folder: Path, rows: int = 400, toml: str = "") -> Night
         added=float(regression.intercept_[0]),
         instead=(float(instead[0]), float(instead[1])),
     )
-    world.score()
+    first = world.score()
+    assert first.status is Status.PUBLISHED, first.message
     assert night.look()
     return night
 
