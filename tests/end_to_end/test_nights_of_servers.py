@@ -21,7 +21,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tasks import embedded, faults, migrations, space
+from tasks import embedded, faults, migrations
+from tasks.checks import storage
 from tasks.embedded.folder import Place
 from tasks.embedded.postmaster import is_alive, read_postmaster
 from tasks.embedded.programs import account_of, programs_in_use
@@ -227,7 +228,7 @@ FULL = "no space is left on the disk of the database|No space left on device"
 def test_a_full_disk_fails_the_run_alone_and_the_next_one_needs_only_space(
     server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "SPARE_BYTES", 0)  # or else the run would be held before it begins to write
+    monkeypatch.setattr(storage, "SPARE_BYTES", 0)  # or else the run would be held before it begins to write
     with small_disk(server, "64m") as disk:
         chance, name = random.Random(8), f"full_{uuid.uuid4().hex[:8]}"
         server.start()
