@@ -84,6 +84,10 @@ FORGET_POINTS = (
 )
 
 
+#: Those of a run whose pipeline declares [history], before a storage is cleared.
+HISTORY_POINTS = ("history.archived",)
+
+
 def reached(point: str) -> None:
     """Mark a named point of a run; nothing happens unless a test asked for its end here, or listens."""
     for listener in _listeners:

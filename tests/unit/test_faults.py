@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 
 import tasks
-from tasks.faults import ARCHIVE_POINTS, FORGET_POINTS, MIGRATION_POINTS, POINTS, RETENTION_POINTS, listening, reached
+from tasks.faults import (
+    ARCHIVE_POINTS,
+    FORGET_POINTS,
+    HISTORY_POINTS,
+    MIGRATION_POINTS,
+    POINTS,
+    RETENTION_POINTS,
+    listening,
+    reached,
+)
 
 
 def test_every_point_is_reached_somewhere_and_every_reached_point_is_listed() -> None:
@@ -16,7 +25,7 @@ def test_every_point_is_reached_somewhere_and_every_reached_point_is_listed() ->
     ]
     in_code = {point for source in sources for point in re.findall(r'\breached\("([a-z_.]+)"\)', source)}
 
-    listed = (*POINTS, *ARCHIVE_POINTS, *MIGRATION_POINTS, *FORGET_POINTS, *RETENTION_POINTS)
+    listed = (*POINTS, *ARCHIVE_POINTS, *MIGRATION_POINTS, *FORGET_POINTS, *HISTORY_POINTS, *RETENTION_POINTS)
     assert in_code == set(listed)
     assert len(listed) == len(set(listed))
 
