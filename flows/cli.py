@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import database, judging, models, privacy, reading, runs, schedules, starting, watching
+from flows.commands import database, judging, life, models, privacy, reading, runs, schedules, starting, watching
 from tasks import logs
 from tasks.errors import PrescoreError, UsageError
 from tasks.interrupts import answer_interrupts
@@ -51,6 +51,8 @@ COMMANDS = (
     runs.resume,
     runs.quarantine,
     privacy.forget,
+    life.drop,
+    life.wait,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from tasks import bundle_file, copies, registry
+from tasks.announcements import Event, announce
 from tasks.columns import TYPES, Column, key_hash
 from tasks.database import connect, literal, load_query, one, quote, raw_execute, rows
 from tasks.errors import PrescoreError, UsageError
@@ -319,7 +320,7 @@ def _remove_rows(connection: sa.Connection, entity: _Entity, removed: _Tally) ->
         removed, "prescore.shards", "shards", connection.execute(sa.text(load_query("erase_shards")), ends).rowcount
     ):
         held.add(quoted_table("prescore", "shards"))
-    connection.execute(sa.text(load_query("notify_readers")), {"pipeline": entity.pipeline})
+    announce(connection, entity.pipeline, Event.ERASED)
     connection.commit()
     return held
 

@@ -17,6 +17,7 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks import row_history
+from tasks.announcements import Event, announce
 from tasks.columns import key_arrays, key_hash
 from tasks.database import clock, load_query, one, quote, raw_execute
 from tasks.faults import reached
@@ -285,7 +286,7 @@ def publish(
         ending = {**summary, "status": Status.PUBLISHED.value, "run_id": run.run_id}
         names = ", ".join(f"{name} = :{name}" for name in ending if name != "run_id")
         connection.execute(sa.text(load_query("end_run", {"assignments": names})), ending)
-        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": objects.pipeline})
+        announce(connection, objects.pipeline, Event.PUBLISHED, run_id=run.run_id, mode=selection.mode.value)
         reached("publish.before_commit")
         connection.commit()
     except (sa.exc.DBAPIError, psycopg2.Error):

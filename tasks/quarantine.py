@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tasks import row_history
+from tasks.announcements import Event, announce
 from tasks.database import clock, connect, load_query, one, rows
 from tasks.errors import PrescoreError, UsageError
 from tasks.population import Mode
@@ -131,7 +132,7 @@ def quarantine(url: str, pipeline: str, generation_id: int, because: str) -> Qua
                 {"pipeline": pipeline, "generation_id": generation_id, "because": because},
             )
             row_history.note_head(connection, pipeline)
-        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
+        announce(connection, pipeline, Event.QUARANTINED, quarantined=generation_id)
         connection.commit()
         found = _find(connection, pipeline, generation_id)
         return _told(connection, found, already=False, undone=undone, kept_because=kept_because)
@@ -157,7 +158,7 @@ def release(url: str, pipeline: str, generation_id: int, because: str | None = N
         unmasked = one(connection, "unmask_generation", pipeline=pipeline, generation_id=generation_id)
         if unmasked is not None:
             row_history.note_head(connection, pipeline)
-        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
+        announce(connection, pipeline, Event.RELEASED, released=generation_id)
         connection.commit()
         shown = 0 if unmasked is None else _count(connection, pipeline, head.storage_id, generation_id)
         return Released(pipeline=pipeline, generation_id=generation_id, released=True, shown=shown, undone=undone)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 import sqlalchemy as sa
 
+from tasks.announcements import Event, announce
 from tasks.columns import Column
 from tasks.database import load_query, quote, raw_execute
 from tasks.errors import PrescoreError
@@ -144,6 +145,7 @@ def add_outputs(connection: sa.Connection, change: Change, comments: Mapping[str
         comment_on_outputs(connection, pipeline, change.after, change.added, comments)
         record_objects(connection, change.after)
         tell_readers(connection, change.after.pipeline, change.added_names)
+        announce(connection, change.after.pipeline, Event.RESHAPED)
 
     patiently(connection, change.after.pipeline, f"Adding {', '.join(change.added_names)}", add)
 

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tasks import row_history
+from tasks.announcements import Event, announce
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.runs import hold_lock
@@ -88,7 +89,7 @@ def rollback(url: str, pipeline: str) -> RolledBack:
         if alias.model == head.model and (current is None or current.version != head.model_version):
             words = f"{pipeline} {because}"
             registry.promote(connection, alias.model, head.model_version, alias.alias, words, went_back=True)
-        connection.execute(sa.text(load_query("notify_readers")), {"pipeline": pipeline})
+        announce(connection, pipeline, Event.ROLLED_BACK)
         connection.commit()
         return RolledBack(
             pipeline=pipeline,

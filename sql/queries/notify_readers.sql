@@ -1,3 +1,3 @@
--- Tell caches that a pipeline published.
--- Parameters: pipeline (text). Grain: one row.
-SELECT pg_notify('prescore', :pipeline)
+-- Tell who listens that what readers see has changed; sent when the transaction commits.
+-- Parameters: channel, payload (text: a JSON object). Grain: one row.
+SELECT pg_notify(:channel, :payload)

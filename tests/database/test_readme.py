@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import uuid
@@ -174,4 +175,4 @@ def test_what_operators_are_told_to_send_does_what_the_readme_says(
 
     assert (hidden["state"], hidden["churn_probability"]) == ("quarantined", None)
     assert (again["state"], again["churn_probability"]) == ("fresh", before["churn_probability"])
-    assert told == [("prescore", "churn")]
+    assert [(channel, json.loads(payload)["pipeline"]) for channel, payload in told] == [("prescore", "churn")]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
+from tasks import publishing, removal
 from tasks.population import Mode
-from tasks.runs import Status
+from tasks.quarantine import quarantine, release
+from tasks.removal import remove
+from tasks.rollback import resume, rollback
+from tasks.runs import RunInProgress, Status
+from tasks.waiting import wait_for
 from tests.conftest import execute, psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
@@ -174,3 +185,196 @@ def test_an_output_is_added_in_place_and_nobody_who_reads_notices(role: str, dat
     make_pipeline(world, toml="\n".join([*ADDED.splitlines()[:-3], q, label, p]))
     assert world.score().status is Status.PUBLISHED
     assert list(world.one("SELECT * FROM predictions.items WHERE id = 7")) == list(after)
+
+
+def _told(listener: Any) -> list[dict[str, Any]]:
+    """Return what was announced since the last look; a round trip brings what was committed before."""
+    listener.cursor().execute("SELECT 1")
+    heard = [(notice.channel, json.loads(notice.payload)) for notice in listener.notifies]
+    listener.notifies.clear()
+    assert {channel for channel, _ in heard} <= {"prescore"}
+    return [told for _, told in heard]
+
+
+def test_listening_applications_hear_of_each_change_once_and_after_its_commit(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(database_url, tmp_path, rows=ROWS)
+    pipeline = make_pipeline(world)
+    make_model(world, pipeline)
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    with closing(psycopg2.connect(psql_url(database_url))) as listener:
+        listener.autocommit = True
+        listener.cursor().execute("LISTEN prescore")
+
+        # A publication that is rolled back at the last moment is none.
+        def die(point: str) -> None:
+            if point == "publish.before_commit":
+                assert _told(listener) == []
+                raise RuntimeError("the end")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(publishing, "reached", die)
+            with pytest.raises(RuntimeError):
+                world.score()
+        assert _told(listener) == []
+        assert _cli("wait", "items", "--timeout", "0").exit_code == 3
+
+        # Whoever waits is woken by it, long before it would have looked by itself.
+        waiting = ThreadPoolExecutor(1).submit(wait_for, database_url, "items", seconds=120, look_every=100)
+        while not world.rows(
+            "SELECT FROM pg_stat_activity WHERE application_name = 'prescore wait' AND state = 'idle'"
+        ):
+            assert not waiting.done()
+        first = world.score()
+        assert waiting.result(timeout=60).generation_id == first.generation_id
+        (told,) = _told(listener)
+        head = world.one("SELECT * FROM prescore.head")
+        assert told == {
+            "event": "published",
+            "pipeline": "items",
+            "run_id": first.run_id,
+            "mode": "full",
+            "generation_id": first.generation_id,
+            "published_at": head["published_at"].astimezone(UTC).isoformat(),
+            "as_of": head["as_of"].astimezone(UTC).isoformat(),
+            "data_as_of": head["data_as_of"].astimezone(UTC).isoformat(),
+            "rows": ROWS,
+            "model_version": 1,
+        }
+        assert _cli("wait", "items", "--timeout", "0").exit_code == 0
+        newer = ("wait", "items", "--timeout", "0", "--json", "--newer-than")
+        assert _cli(*newer, head["data_as_of"].isoformat()).exit_code == 3
+        assert json.loads(_cli(*newer, "2020-01-01").stdout)["generation_id"] == first.generation_id
+        assert _cli("wait", "itmes").exit_code == 1
+
+        world.execute("UPDATE public.items SET a = a + 1, updated_at = statement_timestamp() WHERE id < 5")
+        second = world.score(full=True)
+        assert [told["event"] for told in _told(listener)] == ["published"]
+        assert second.generation_id is not None
+        quarantine(database_url, "items", second.generation_id, "a test")
+        release(database_url, "items", second.generation_id)
+        assert [(t["event"], t["generation_id"]) for t in _told(listener)] == [
+            ("quarantined", first.generation_id),
+            ("released", first.generation_id),
+        ]
+        world.score(full=True)
+        rollback(database_url, "items")
+        resume(database_url, "items")
+        assert [told["event"] for told in _told(listener)] == ["published", "rolled_back"]
+        assert _cli("drop", "items", "--yes").exit_code == 0
+        assert _told(listener) == [{"event": "dropped", "pipeline": "items"}]
+
+
+def _cli(*words: str, answer: str | None = None) -> Any:
+    return CliRunner().invoke(app, list(words), input=answer)
+
+
+def _prescore_rows_of(world: World, name: str) -> list[str]:
+    """Tables of prescore with a row of a pipeline, and its objects."""
+    tables = world.rows(
+        "SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid "
+        "WHERE relnamespace = 'prescore'::regnamespace AND relkind = 'r' AND attname = 'pipeline'"
+    )
+    held = [table for (table,) in tables if world.rows(f"SELECT FROM {table} WHERE pipeline = '{name}' LIMIT 1")]
+    return held + [
+        found
+        for (found,) in world.rows(
+            "SELECT relname FROM pg_class WHERE relnamespace IN ('prescore_rows'::regnamespace, 'predictions'::regnamespace) "
+            "UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'predictions'::regnamespace"
+        )
+        if found.startswith(name)
+    ]
+
+
+def test_a_pipeline_is_dropped_with_all_that_is_its_own_and_nothing_else(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = _world(database_url, tmp_path, KEPT + f'[archive]\nurl = "{tmp_path}/lake"\n')
+    other = make_pipeline(world, "items_too")
+    make_model(world, other)
+    assert world.score("items_too").status is Status.PUBLISHED
+    world.execute("UPDATE public.items SET a = a + 1, updated_at = statement_timestamp() WHERE id < 5")
+    world.score()
+    world.execute(
+        "CREATE FUNCTION public.by_hand() RETURNS bigint LANGUAGE plpgsql AS "
+        "$$ BEGIN RETURN (SELECT count(*) FROM predictions.items); END $$;"
+        "CREATE MATERIALIZED VIEW public.counted AS SELECT count(*) FROM public.mine;"
+        "CREATE FUNCTION public.looked() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT id FROM predictions.items_for(3); END"
+    )
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    before, untouched = _prescore_rows_of(world, "items"), world.rows("SELECT * FROM predictions.items_too_usable")
+
+    # What others built is named, whether PostgreSQL knows that it rests on the pipeline directly or through something else.
+    refused = _cli("drop", "items")
+    assert refused.exit_code == 1
+    for named in ("view public.mine", "materialized view public.counted", "function public.looked()"):
+        assert named in refused.stdout
+    assert _cli("drop", "items", "--yes").exit_code == 1
+    world.execute("DROP FUNCTION public.looked(); DROP VIEW public.mine CASCADE")
+
+    # Nor while a run is at work, or without a yes.
+    class Try:
+        def stage(self, name: str) -> None:
+            if name == "check the guards":
+                with pytest.raises(RunInProgress, match=r"run [0-9]+ "):
+                    remove(database_url, "items")
+
+        def rows(self, done: int, total: int) -> None:
+            return
+
+    world.score(watcher=Try())
+    shown = _cli("drop", "items", answer="n\n")
+    assert shown.exit_code == 1
+    for told in (
+        "view predictions.items\n", "table prescore_rows.items,", "60 rows", "rows of prescore.runs", "rows of prescore.lineages",
+        "rows of prescore.prediction_samples", "1 versions of the model items", "by_hand()", f"archived generations in {tmp_path}",
+    ):  # fmt: skip
+        assert told in shown.stdout, told
+    # One that dies on the way has removed nothing.
+    with monkeypatch.context() as patched:
+        patched.setattr(removal, "announce", _raise)
+        with pytest.raises(RuntimeError):
+            remove(database_url, "items")
+    assert _prescore_rows_of(world, "items") == before
+    assert world.rows("SELECT count(*) FROM predictions.items") == [(ROWS,)]
+
+    # Its folder may be gone already; a reader that holds the view for a moment is waited for.
+    shutil.rmtree(tmp_path / "items")
+    with closing(psycopg2.connect(psql_url(database_url))) as reader:
+        reader.cursor().execute("SELECT FROM predictions.items")
+        dropping = ThreadPoolExecutor(1).submit(_cli, "drop", "items", "--yes")
+        while not world.rows("SELECT FROM pg_stat_activity WHERE query LIKE 'DROP%' AND wait_event_type = 'Lock'"):
+            assert not dropping.done()
+        reader.rollback()
+    done = dropping.result(timeout=60)
+    assert done.exit_code == 0, done.output
+    assert [left for left in _prescore_rows_of(world, "items") if not left.startswith("items_too")] == []
+    assert world.rows("SELECT * FROM predictions.items_too_usable") == untouched
+    assert list((tmp_path / "lake" / "items").iterdir())
+    assert world.rows("SELECT count(*) FROM prescore.models WHERE model = 'items'") == [(1,)]
+    again = _cli("drop", "items", "--yes")
+    assert again.exit_code == 0
+    assert "nothing of items" in again.stdout
+    assert "items_too" in again.stdout
+
+    # The name is free for another key and other types.
+    toml = (
+        KEPT.replace("AS id", "AS id")
+        .replace('key = ["id"]', 'key = ["c"]')
+        .replace("SELECT id FROM public.items", "SELECT DISTINCT c FROM public.items")
+        .replace('changes = "changes.sql"\n', "")
+        .replace('p = { method = "predict_proba", class = "1", index = true }\n', "")
+    )
+    features = (
+        "SELECT b.c, b.as_of, avg(i.a) AS a, avg(i.b) AS b "
+        "FROM batch AS b JOIN public.items AS i USING (c) GROUP BY b.c, b.as_of"
+    )
+    pipeline = make_pipeline(world, toml=toml, features=features, changes=None)
+    make_model(world, pipeline)
+    assert world.score().status is Status.PUBLISHED
+    assert world.one("SELECT c, state FROM predictions.items_for('x')") == {"c": "x", "state": "fresh"}
+
+
+def _raise(*_: Any, **__: Any) -> None:
+    raise RuntimeError("the end")

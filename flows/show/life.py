@@ -1,0 +1,102 @@
+"""What goes with a pipeline, and what waiting for one came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from flows.show.parts import print_json
+from tasks.telling import narrator, shown
+
+if TYPE_CHECKING:
+    from tasks.removal import Removal
+    from tasks.waiting import Waited
+
+_MEGABYTE = 1_000_000
+
+
+def show_removal(plan: Removal, *, as_json: bool) -> None:
+    """Print what would be removed, and what stays."""
+    if as_json:
+        print_json(plan)
+        return
+    if not plan.known:
+        _say([_nothing(plan)])
+        return
+    if plan.dependents:
+        _say([f"{plan.pipeline} cannot be dropped: others built on it."])
+        _say(f"  {each}" for each in plan.dependents)
+        _say(["Drop or change these first; prescore never removes what is not its own. Nothing was changed."])
+        return
+    _say([f"Dropping {plan.pipeline} removes, in one transaction:"])
+    _say(_goes(plan))
+    _say(["It leaves:"])
+    _say(_stays(plan))
+
+
+def show_removed(done: Removal, deployments: Sequence[str] | None, *, as_json: bool) -> None:
+    """Print what was removed, what stays, and what is left to be done."""
+    if as_json:
+        print_json({"removed": done, "deployments": None if deployments is None else list(deployments)})
+        return
+    if not done.known:
+        _say([_nothing(done)])
+        return
+    _say(
+        [f"Dropped {done.pipeline}:", *_goes(done), "It left:", *_stays(done), *left_to_do(done.pipeline, deployments)]
+    )
+
+
+def left_to_do(pipeline: str, deployments: Sequence[str] | None) -> list[str]:
+    """Say which deployments of Prefect are left, and how to be rid of them."""
+    if deployments is None:
+        return [
+            "If it was deployed on a Prefect server, its schedules go on there: "
+            f"`prefect deployment delete score/{pipeline}`, and train/{pipeline}. `prescore serve` drops those of folders that are "
+            "gone when it starts."
+        ]
+    return [f"Prefect still has {name} with its schedules: `prefect deployment delete {name}`" for name in deployments]
+
+
+def show_waited(waited: Waited, *, as_json: bool) -> None:
+    """Print what is served now, and whether it is what was waited for."""
+    if as_json:
+        print_json(waited)
+        return
+    served = "nothing was published yet"
+    if waited.generation_id is not None and waited.data_as_of is not None:
+        served = f"generation {waited.generation_id} is served, {waited.state}, data as of {shown(waited.data_as_of)}"
+    _say([f"{waited.pipeline}: {served}." if waited.there else f"{waited.pipeline}: gave up waiting; {served}."])
+
+
+def _goes(plan: Removal) -> list[str]:
+    lines = []
+    for each in plan.objects:
+        size = (
+            "" if each.kind != "table" else f", about {each.rows or 0:,} rows, {(each.bytes or 0) / _MEGABYTE:,.1f} MB"
+        )
+        lines.append(f"  {each.kind} {each.shown}{size}")
+    if plan.generation_id is not None:
+        lines.append(f"  what is served: generation {plan.generation_id}, {plan.served_rows:,} rows")
+    lines += [f"  {count:,} rows of prescore.{name}" for name, count in plan.records]
+    return lines
+
+
+def _stays(plan: Removal) -> list[str]:
+    shared = f", used by {', '.join(plan.sharing)} too" if plan.sharing else ""
+    lines = [f"  {plan.versions} versions of the model {plan.model}{shared}", "  the pipeline's folder"]
+    lines += [
+        f"  {place.generations} archived generations in {place.url} ({(place.bytes or 0) / _MEGABYTE:,.1f} MB)"
+        for place in plan.archives
+    ]
+    lines += [f"  function {name}, whose text names its views: calling it will fail" for name in plan.mentions]
+    return lines
+
+
+def _nothing(plan: Removal) -> str:
+    there = f" There are: {', '.join(plan.pipelines)}." if plan.pipelines else ""
+    return f"There is nothing of {plan.pipeline} in this database, and nothing was removed.{there}"
+
+
+def _say(lines: Iterable[str]) -> None:
+    narrator().print("\n".join(lines), soft_wrap=True, markup=False)

@@ -1,0 +1,3 @@
+-- List the pipelines that this database knows.
+-- Grain: one row per pipeline.
+SELECT pipeline FROM prescore.pipelines ORDER BY pipeline
