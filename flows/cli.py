@@ -47,6 +47,7 @@ COMMANDS = (
     judging.replay,
     schedules.serve,
     schedules.deploy,
+    runs.cancel,
     runs.rollback,
     runs.resume,
     runs.quarantine,

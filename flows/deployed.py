@@ -6,25 +6,29 @@ Importing this module imports Prefect (2-6 s); the commands never do.
 from __future__ import annotations
 
 import logging
+import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows import score as scoring
 from flows import train as training
 from flows.progress import PrefectSender, ProgressArtifact
-from tasks import events, logs, report
+from tasks import events, logs, report, watchdog
 from tasks.database import resolve_url
 from tasks.deployments import is_full
+from tasks.endings import RunCancelled, RunTimedOut
 from tasks.errors import PrescoreError
 from tasks.events import Ended, Seen
 from tasks.page import Picture
@@ -37,6 +41,8 @@ logger = logging.getLogger("prescore.deployed")
 
 #: How what Prefect says of who created a run is told. A deployment as the creator says no more than that it was one of its runs.
 _STARTERS = {"SCHEDULE": "schedule ", "AUTOMATION": "automation ", "USER": "", "ACTOR": ""}
+# Seconds that a process that hangs gets to tell the server how its run ended.
+TELLING = 30.0
 
 # The server checks the pattern before there is a run; it does not look at formats.
 _INSTANT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})$"
@@ -122,8 +128,9 @@ class TrainParameters(BaseModel):
 def score(params: ScoreParameters) -> State[dict[str, Any]]:
     """Score a pipeline once: check, select, score, judge, publish.
 
-    The run ends as completed when it published, as completed and named Skipped when it met another run, and as failed
-    when it was held, aborted or ended by an error; its message says why. However it ends, it leaves a report.
+    The run ends as completed when it published, as completed and named Skipped when it met another run, as cancelled when
+    somebody asked prescore to end it, and as failed when it was held, aborted, timed out or ended by an error; its message
+    says why. However it ends, it leaves a report.
     """
     log_into_run()
     settings, begun = read_settings(), time.monotonic()
@@ -142,7 +149,13 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
                 because=params.because,
                 started_by=_started_by(params.started_by),
                 watcher=watch,
+                end_process=end_process,
             )
+    except (RunCancelled, RunTimedOut) as error:
+        _leave_report(settings, params.pipeline, watch, since=begun, refused=str(error))
+        status = Status.CANCELLED if isinstance(error, RunCancelled) else Status.FAILED
+        _emit_events(settings, params.pipeline, before, Ended(status=status))
+        return _state_of(error)
     except Exception as error:
         reason = str(error) if isinstance(error, PrescoreError) else f"{type(error).__name__} ended the run"
         _leave_report(settings, params.pipeline, watch, since=begun, refused=reason)
@@ -169,6 +182,22 @@ def train(params: TrainParameters) -> State[dict[str, Any]]:
     summary = training.train(read_settings(), params.pipeline, as_of=params.as_of, promote=params.promote)
     result = {"model": summary.model, "version": summary.version, "promoted": summary.promoted}
     return Completed(message=f"Version {summary.version} of {summary.model}: {summary.promotion}", data=result)
+
+
+def end_process(error: PrescoreError) -> None:
+    """End the process of a flow run that hangs, after telling the server why: nobody could tell it from outside."""
+    context = FlowRunContext.get()
+    watchdog.end_process_within(TELLING)
+    if context is not None and context.flow_run is not None:
+        with suppress(Exception), get_client(sync_client=True) as client:
+            client.set_flow_run_state(context.flow_run.id, _state_of(error), force=True)
+    os._exit(0)  # anything else would make a crash of what was said just now
+
+
+def _state_of(error: PrescoreError) -> State[Any]:
+    if isinstance(error, RunCancelled):
+        return Cancelled(message=str(error))
+    return Failed(name="TimedOut", message=str(error))
 
 
 def log_into_run() -> None:

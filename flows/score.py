@@ -58,6 +58,7 @@ from tasks.stream import StageCost
 from tasks.transport import Session, open_snapshot_session
 from tasks.verdicts import Rules
 from tasks.waivers import Waiver
+from tasks.watchdog import EndProcess
 
 logger = logging.getLogger("prescore.score")
 
@@ -133,12 +134,14 @@ def score(
     because: str = "",
     started_by: str | None = None,
     watcher: Watcher | None = None,
+    end_process: EndProcess | None = None,
 ) -> RunSummary:
     """Score a pipeline once and publish the result, or say why not.
 
     ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped. What ``waive``
     names (ids of checks, patterns, groups) holds nothing when it fails: ``because`` tells readers why. ``started_by`` is who or
-    what started the run, where it is known.
+    what started the run, where it is known. ``end_process`` is for callers whose process is there for this run alone: it ends
+    the process when the run hangs past its max_duration.
 
     Raises
     ------
@@ -167,6 +170,7 @@ def score(
                 as_of=as_of,
                 source_url=source_url,
                 started_by=started_by,
+                end_process=end_process,
             ) as run:
                 summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
                 return _with_cost(run, summary, watch)

@@ -222,7 +222,11 @@ CREATE TABLE prescore.runs (
     peak_memory     bigint,
     message         text,
     cost            jsonb,
-    started_by      text
+    started_by      text,
+    max_duration    interval,
+    cancel_asked_at timestamptz,
+    cancel_asked_by text,
+    cancel_because  text
 );
 CREATE INDEX runs_by_pipeline ON prescore.runs (pipeline, run_id DESC);
 CREATE INDEX runs_running ON prescore.runs (pipeline) WHERE status = 'running';
@@ -260,6 +264,10 @@ COMMENT ON COLUMN prescore.runs.peak_memory IS 'Peak memory of the process in by
 COMMENT ON COLUMN prescore.runs.message IS 'How it ended, in a sentence.';
 COMMENT ON COLUMN prescore.runs.cost IS 'What it cost, in seconds: of the run, its steps, the stages of its stream, and per million predictions; NULL where it was not added up.';
 COMMENT ON COLUMN prescore.runs.started_by IS 'Who or what started it, where it is known: the user of the operating system, whom the form on the page of Prefect names, a schedule or an automation.';
+COMMENT ON COLUMN prescore.runs.max_duration IS 'How long it may take from started_at on: then it is ended, by itself or by the next run. NULL for runs of earlier revisions.';
+COMMENT ON COLUMN prescore.runs.cancel_asked_at IS 'When somebody first asked it to end, by the real clock. From then on it cannot publish.';
+COMMENT ON COLUMN prescore.runs.cancel_asked_by IS 'Who asked: user and machine, or role of the database.';
+COMMENT ON COLUMN prescore.runs.cancel_because IS 'Why, in their words.';
 
 CREATE TABLE prescore.rejections (
     run_id   bigint NOT NULL REFERENCES prescore.runs ON DELETE CASCADE,

@@ -43,6 +43,11 @@ class BackendMeter:
             self._note(pid)
             self._ended += self._open.pop(pid, 0.0)
 
+    def pids(self) -> list[int]:
+        """Return the backends of the sessions that are open now."""
+        with self._lock:
+            return list(self._open)
+
     def seconds(self) -> float | None:
         """Return the CPU seconds of all these backends so far; None where they cannot be known."""
         with self._lock:

@@ -358,6 +358,8 @@ class Schedule(_Table):
     incremental: Crons = ()
     #: How late a publication may be; a tenth of the period and at least five minutes when it is not declared.
     grace: Duration | None = None
+    #: How long a run may take: then it is ended, by itself or by the next one, and its lock is free.
+    max_duration: Duration = timedelta(hours=24)
 
     def grace_for(self, mode: Literal["full", "incremental"]) -> timedelta | None:
         """Return how late a publication of this mode may be, None when no run of it is scheduled."""

@@ -359,7 +359,7 @@ QUESTIONS: tuple[Question, ...] = (
         "T2",
         "Is a run at work that gives no sign of life?",
         "It holds the lock of the pipeline, and no other run can start.",
-        "See what its process waits for; end it, then start the next run.",
+        "See what its process waits for; end it with `prescore cancel RUN --force`, then start the next run.",
     ),
     _ask(
         "clock.offset",

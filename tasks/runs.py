@@ -1,18 +1,16 @@
-"""Runs: the lock that lets one run of a pipeline through, the fence, the snapshot, the heartbeat, reaping of dead runs."""
+"""Runs: the lock that lets one run of a pipeline through, the fence, the snapshot, reaping of dead runs."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import os
 import resource
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,22 +18,24 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import logs, migrations, source_server
+from tasks import endings, logs, migrations, source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.forgotten import keep_out
+from tasks.freshness import without_days
 from tasks.outages import CONTROL_ERRORS, explain
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
 from tasks.source_server import SourcesLost
 from tasks.timeline import FORGIVEN
 from tasks.transport import Session, StatementFailed, open_snapshot_session
+from tasks.watchdog import EndProcess, Watchdog, Watched, watch_over
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two signs of life; a run counts as hung after minutes, not seconds.
-HEARTBEAT_SECONDS = 15.0
+# The longest timeout that PostgreSQL takes, in milliseconds.
+_LONGEST_TIMEOUT = 2**31 - 1
 
 # What a lost connection may look like: SQLAlchemy's errors, the driver's own where SQLAlchemy was passed by, and those of
 # the data path, which is often the first to notice.
@@ -227,11 +227,13 @@ def open_run(
     as_of: datetime | None,
     source_url: str | None = None,
     started_by: str | None = None,
+    end_process: EndProcess | None = None,
 ) -> Iterator[Run]:
     """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
 
     ``source_url`` is where the sources are, if that is another server: then each has a snapshot. ``started_by`` is who or
-    what started the run, where it is known.
+    what started the run, where it is known. ``end_process`` ends the process where the run hangs past its max_duration, or
+    after somebody has asked it to end.
 
     The lock lives exactly as long as its connection: a killed process frees it with its socket.
 
@@ -242,9 +244,12 @@ def open_run(
     Migrating
         While somebody migrates the database.
     PipelinePinned, AsOfRefused, PoolerRefused
+    RunCancelled, RunTimedOut
+        When it was ended from outside.
     DatabaseUnreachable, SourcesNotReady, SourcesLost
         Where the sources are on another server.
     """
+    limit = pipeline.schedule.max_duration
     with ExitStack() as stack:
         stack.enter_context(
             logs.about(pipeline=pipeline.name, mode=mode.value, trigger=trigger.value, step="open the run")
@@ -253,9 +258,10 @@ def open_run(
         backend = one(connection, "describe_backend")
         if backend.pid != connection.connection.driver_connection.info.backend_pid:  # type: ignore[union-attr]
             raise PoolerRefused
-        connection.execute(sa.text(load_query("forbid_timeouts")))
+        connection.execute(sa.text(load_query("forbid_timeouts")), {"idle_ms": _idle_ms(limit)})
         connection.commit()
         migrations.enter_gate(connection)
+        endings.end_overdue(connection, pipeline.name)
         if not connection.execute(sa.text(load_query("take_run_lock")), {"pipeline": pipeline.name}).scalar_one():
             raise _in_progress(connection, pipeline)
         connection.commit()
@@ -263,11 +269,7 @@ def open_run(
         reached("run.locked")
         _refuse_pinned(connection, pipeline)
         pipeline = keep_out(connection, pipeline)
-        end_writers(connection, pipeline.name)
-        crashed = rows(connection, "reap_runs", pipeline=pipeline.name)
-        connection.commit()
-        for row in crashed:
-            logger.warning("run %d of %s is gone: marked crashed", row.run_id, pipeline.name)
+        _bury(connection, pipeline.name)
         opened = one(
             connection,
             "open_run",
@@ -279,6 +281,7 @@ def open_run(
             logic_digest=pipeline.logic_digest,
             contract_digest=pipeline.contract_digest,
             started_by=started_by,
+            max_duration=without_days(limit),
         )
         connection.commit()
         run = Run(
@@ -294,7 +297,7 @@ def open_run(
             backend_pid=backend.pid,
         )
         _begin(run)
-        stack.enter_context(_heartbeat(url, run.run_id))
+        watchdog = stack.enter_context(_watch_over(run, end_process))
         try:
             holder = stack.enter_context(ExitStack())
             run.snapshot, run.sources_holder = holder.enter_context(_open_snapshots(run, as_of))
@@ -304,29 +307,64 @@ def open_run(
             reached("snapshot.exported")
             yield run
         except BaseException as error:
-            # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
-            status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
-            reason = _reason(run, error)
-            run.end(
-                status, str(reason) if isinstance(reason, PrescoreError) else f"{type(error).__name__} ended the run"
-            )
-            if reason is error:
+            told = _end(run, watchdog, error)
+            if told is error:
                 raise
-            raise reason from error
+            raise told from error
 
 
-def _reason(run: Run, error: BaseException) -> BaseException:
+def _end(run: Run, watchdog: Watchdog, error: BaseException) -> BaseException:
+    """Write down that something ended a run, and return what its caller is to be told: that, or what was behind it."""
+    lost = isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(run.connection)
+    told = watchdog.reason() if lost or isinstance(error, Fenced) else watchdog.ended
+    if told is not None:
+        return told
+    # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
+    status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
+    reason = _reason(run, error, lost=lost)
+    run.end(status, str(reason) if isinstance(reason, PrescoreError) else f"{type(error).__name__} ended the run")
+    return reason
+
+
+def _reason(run: Run, error: BaseException, *, lost: bool) -> BaseException:
     """Return what people should read in place of what a run ran into, if anything."""
     name = run.pipeline.name
-    if isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(run.connection):
+    if lost:
         # Whatever it ran into (keys or rows of its successor, for example), this is why.
         return Fenced(name, "its connection, which holds the lock, was lost")
     if isinstance(error, StatementFailed):
         try:
             run.require_sources()
-        except SourcesLost as lost:
-            return lost
+        except SourcesLost as gone:
+            return gone
     return explain(error, f"The run of {name}") if isinstance(error, CONTROL_ERRORS) else error
+
+
+def _bury(connection: sa.Connection, pipeline_name: str) -> None:
+    """End what dead runs still write, and mark them as crashed: whoever holds the lock knows that they are."""
+    end_writers(connection, pipeline_name)
+    crashed = rows(connection, "reap_runs", pipeline=pipeline_name)
+    connection.commit()
+    for row in crashed:
+        logger.warning("run %d of %s is gone: marked crashed", row.run_id, pipeline_name)
+
+
+def _watch_over(run: Run, end_process: EndProcess | None) -> AbstractContextManager[Watchdog]:
+    watched = Watched(
+        run_id=run.run_id,
+        pipeline=run.pipeline.name,
+        url=run.url,
+        source_url=run.source_url,
+        started_at=run.started_at,
+        backend_pid=run.backend_pid,
+        max_duration=run.pipeline.schedule.max_duration,
+    )
+    return watch_over(watched, end_process)
+
+
+def _idle_ms(limit: timedelta) -> str:
+    """Return how long the server keeps an idle connection of a run, in milliseconds: longer than any run may take."""
+    return str(min(int((limit + 2 * endings.GRACE).total_seconds() * 1000), _LONGEST_TIMEOUT))
 
 
 def _begin(run: Run) -> None:
@@ -465,7 +503,8 @@ def _open_snapshots(run: Run, as_of: datetime | None) -> Iterator[tuple[Snapshot
     """Take the snapshot of the run, and one of the sources where they are on another server, with what holds that one."""
     with ExitStack() as stack:
         connection = stack.enter_context(connect(run.url, "prescore snapshot"))
-        connection.execute(sa.text(load_query("forbid_timeouts")))
+        idle_ms = _idle_ms(run.pipeline.schedule.max_duration)
+        connection.execute(sa.text(load_query("forbid_timeouts")), {"idle_ms": idle_ms})
         connection.commit()
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         taken = one(connection, "export_snapshot", pipeline=run.pipeline.name, lock_pid=run.backend_pid)
@@ -477,7 +516,7 @@ def _open_snapshots(run: Run, as_of: datetime | None) -> Iterator[tuple[Snapshot
             yield _snapshot(taken, wanted, watermark), None
         else:
             # After our own: so the sources are never older than the clock says, but for a clock that is behind.
-            state, holder = stack.enter_context(source_server.hold_snapshot(run.source_url))
+            state, holder = stack.enter_context(source_server.hold_snapshot(run.source_url, idle_ms))
             moved = taken.now - taken.real_now  # what tests and the demo make of the clock
             reached_at = min(taken.now, state.now + moved)
             wanted = _choose_as_of(run.pipeline, as_of, reached_at, head_as_of, standby=state.standby)
@@ -536,31 +575,6 @@ def _snapshot(taken: Any, as_of: datetime, watermark: datetime) -> Snapshot:
 
 def _served_ahead(taken: Any) -> bool:
     return taken.head_as_of is not None and taken.head_as_of - taken.now > FORGIVEN
-
-
-@contextmanager
-def _heartbeat(url: str, run_id: int) -> Iterator[None]:
-    """Show every quarter of a minute that the run is alive, on a connection of its own."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
-            try:
-                with connect(url, "prescore heartbeat") as connection:
-                    connection.execute(sa.text(load_query("record_heartbeat")), {"run_id": run_id})
-                    connection.commit()
-            except (PrescoreError, sa.exc.DBAPIError):
-                logger.warning("run %d could not show that it is alive", run_id)
-
-    # With the context of the run: under Prefect its messages belong to the run's log.
-    inherited = contextvars.copy_context()
-    thread = threading.Thread(target=inherited.run, args=(beat,), name="prescore heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 _RUN_COLUMNS = {

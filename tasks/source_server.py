@@ -81,8 +81,10 @@ class SourceState:
 
 
 @contextmanager
-def hold_snapshot(url: str) -> Iterator[tuple[SourceState, sa.Connection]]:
+def hold_snapshot(url: str, idle_ms: str) -> Iterator[tuple[SourceState, sa.Connection]]:
     """Take a snapshot of the sources and keep it for others to read in, on the connection that is returned.
+
+    ``idle_ms`` is how long the server keeps that when its run is stuck, in milliseconds.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def hold_snapshot(url: str) -> Iterator[tuple[SourceState, sa.Connection]]:
     """
     with connect(url, "prescore snapshot") as connection:
         require_server(connection, url)
-        connection.execute(sa.text(load_query("forbid_timeouts")))
+        connection.execute(sa.text(load_query("forbid_timeouts")), {"idle_ms": idle_ms})
         before = one(connection, "read_replay")
         connection.commit()
         if before.pid != connection.connection.driver_connection.info.backend_pid:  # type: ignore[union-attr]

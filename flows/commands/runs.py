@@ -1,4 +1,4 @@
-"""Commands that start a run, or undo one: train, score, rollback, resume, quarantine."""
+"""Commands that start a run, end one, or undo one: train, score, cancel, rollback, resume, quarantine."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ def score(
     from flows.score import score as run_score
     from flows.show import RunProgress, show_run
     from tasks.runs import Trigger
+    from tasks.watchdog import exit_at_once
 
     if trigger not in {"manual", "scheduled", "recovery"}:
         raise UsageError(f"--trigger is {trigger!r}. Nothing was started. Say manual, scheduled or recovery.")
@@ -97,6 +98,7 @@ def score(
             because=because,
             started_by=os_user(),
             watcher=progress,
+            end_process=exit_at_once,
         )
     show_run(summary, as_json=as_json)
     raise typer.Exit(summary.exit_code)
@@ -110,6 +112,27 @@ def _preview(pipeline: str, limit: int | None, key: list[str], as_of: str | None
         refuse_together("--key", **{"--limit": limit is not None})
     found = preview_run(settings_now(), pipeline, limit=limit or SHOWN_ENTITIES, named=key, as_of=instant(as_of))
     show_preview(found, as_json=as_json)
+
+
+def cancel(
+    run: Annotated[int, typer.Argument(metavar="RUN", help="Id of a run at work, as `prescore status` shows it.")],
+    because: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why, in a sentence that its record keeps.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="End its connections at once, for a run whose process does not answer.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait until it has ended.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a run to end, wherever it runs: nothing of it is published, and its lock is free; exit 3 while it has not."""
+    from flows.show import show_cancellation
+    from tasks.database import resolve_url
+    from tasks.endings import cancel as end
+
+    done = end(resolve_url(settings_now()), run, because=because, force=force, wait=wait)
+    show_cancellation(done, as_json=as_json)
+    raise typer.Exit(0 if done.ended else 3)
 
 
 def rollback(pipeline: PipelineName, as_json: AsJson = False) -> None:

@@ -10,13 +10,14 @@ from flows.show.parts import as_program, print_json, say
 from flows.show.pipelines import show_checks, show_created
 from flows.show.quarantine import show_quarantine, show_release
 from flows.show.replays import show_replay
-from flows.show.runs import RunProgress, show_lookup, show_rollback, show_run, show_seen
+from flows.show.runs import RunProgress, show_cancellation, show_lookup, show_rollback, show_run, show_seen
 
 __all__ = [
     "RunProgress",
     "as_program",
     "print_json",
     "say",
+    "show_cancellation",
     "show_checks",
     "show_checks_explained",
     "show_created",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from flows.show.parts import plain, print_facts, print_findings, print_json
 from tasks.costs import RunCost, describe_cost
+from tasks.endings import Cancellation
 from tasks.progress import Pacer
 from tasks.settings import wants_json_logs
 from tasks.telling import narrator, shown, started, state_text
@@ -120,6 +122,20 @@ def _print_steps(console: Console, cost: RunCost) -> None:
                     Text(f"  {name}", style="dim"), f"{stage['seconds']:,.2f}", f"{stage['cpu_seconds']:,.2f}"
                 )
     console.print(table)
+
+
+def show_cancellation(done: Cancellation, *, as_json: bool) -> None:
+    """Print what became of a request to end a run."""
+    if as_json:
+        print_json({**asdict(done), "ended": done.ended})
+        return
+    text = (
+        f"Run {done.run_id} of {done.pipeline} has ended ({done.status}). {done.message}"
+        if done.ended
+        else f"Run {done.run_id} of {done.pipeline} was asked to end and has not answered yet. It cannot publish any more. "
+        f"Wait for it, or end its connections: `prescore cancel {done.run_id} --force`."
+    )
+    narrator().print(text, soft_wrap=True, markup=False)
 
 
 def show_rollback(done: RolledBack, *, as_json: bool) -> None:

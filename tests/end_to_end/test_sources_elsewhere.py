@@ -229,8 +229,8 @@ def test_a_clock_of_the_sources_that_is_behind_sets_the_run_back(apart: World, m
     hold = source_server.hold_snapshot
 
     @contextmanager
-    def behind(url: str) -> Iterator[Any]:
-        with hold(url) as (state, holder):
+    def behind(url: str, idle_ms: str) -> Iterator[Any]:
+        with hold(url, idle_ms) as (state, holder):
             yield replace(state, now=state.now - timedelta(minutes=7)), holder
 
     monkeypatch.setattr(source_server, "hold_snapshot", behind)

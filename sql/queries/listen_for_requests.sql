@@ -1,0 +1,3 @@
+-- Be woken when somebody asks a run to end.
+-- Parameters: none. Grain: none.
+LISTEN prescore_runs
