@@ -254,7 +254,7 @@ def test_a_process_that_hangs_past_its_max_duration_ends_itself(world: World, ho
     assert started.returncode == 1, told
     assert "in preprocess" in told  # where it hung
     if how == "asleep":
-        assert "prescore: Timed out: the run took longer than max_duration, 24h" in told
+        assert "prescore: Timed out: the run took longer than max_duration, 1d, and was" in told
         assert record(world, running_last(world))[0] == Status.FAILED
     assert world.rows(LOCKS) == [(0,)]
     limit(world, None)
@@ -291,9 +291,8 @@ def test_the_next_run_ends_one_that_does_not_end_itself(
 def test_the_next_run_ends_a_process_that_hangs_and_does_its_work(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit(world, "1s")
     with hanging(world, "in C") as run_id:
-        limit(world, None)
+        world.execute(f"UPDATE prescore.runs SET max_duration = '1 second' WHERE run_id = {run_id}")
         monkeypatch.setattr(endings, "GRACE", timedelta(0))
         wait_until(world, LATE.format(run_id))
 
