@@ -1,9 +1,5 @@
-<<<<<<< HEAD
--- Keep a connection that has to live as long as its run: no idle, statement or transaction timeout of role or database ends it. And no
-=======
--- Keep a connection that has to live as long as its run: no idle or statement timeout of role or database ends it before its
--- run has had all its time; after that the server itself ends what a process that is stuck leaves idle. And no
->>>>>>> 33afb6a (End runs that hang or that somebody cancels, and free their lock)
+-- Keep a connection that has to live as long as its run: no idle, statement or transaction timeout of role or database ends it
+-- before its run has had all its time; after that the server itself ends what a process that is stuck leaves idle. And no
 -- longer than its run: a server that works on a statement notices within seconds that the process is gone, and frees the
 -- lock, where it can look at its socket meanwhile (others refuse the setting).
 -- Parameters: idle_ms (text: milliseconds). Grain: one row.
