@@ -1,7 +1,7 @@
 """Nights in which the database, the sources or the clock get in the way of runs.
 
 Each fault is followed by a look at what readers see, at what the records of the runs say, and at the next run, which has to
-put everything right by itself.
+put everything right by itself. By default one of them is tried: ``uv run pytest -m slow tests/end_to_end/test_nights.py``
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def night(_night: Night) -> Iterator[Night]:
     _night.require_nothing_left()
 
 
-@pytest.mark.parametrize(("seed", "cuts"), [(1, 4), pytest.param(2, 100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "cuts"), [(2, 100)])
 def test_connections_that_are_ended_at_random_moments_cost_a_run_and_nothing_else(
     night: Night, monkeypatch: pytest.MonkeyPatch, seed: int, cuts: int
 ) -> None:
@@ -93,6 +94,7 @@ def test_connections_that_are_ended_at_random_moments_cost_a_run_and_nothing_els
 # Limits and locks of others --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_limits_that_were_set_for_short_statements_end_no_run(night: Night) -> None:
     """Of the database, as somebody sets them for its applications; each is shorter than a run takes."""
     limits = ["statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
@@ -120,6 +122,7 @@ def test_limits_that_were_set_for_short_statements_end_no_run(night: Night) -> N
     night.require_next_run_needs_no_hands()
 
 
+@pytest.mark.slow
 def test_a_long_report_keeps_what_it_sees_and_no_run_waits_for_it(night: Night) -> None:
     """It holds its locks on the views and all storages while those are emptied, filled, indexed, analysed and served."""
     chance = random.Random(3)
@@ -141,6 +144,7 @@ def test_a_long_report_keeps_what_it_sees_and_no_run_waits_for_it(night: Night) 
     night.require_next_run_needs_no_hands(full=True)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_a_loader_that_locks_its_source_and_what_is_loaded_comes_next(night: Night) -> None:
     expected = night.expected()
     with reading(night):
@@ -161,6 +165,7 @@ def test_a_run_waits_for_a_loader_that_locks_its_source_and_what_is_loaded_comes
         night.require_next_run_needs_no_hands()
 
 
+@pytest.mark.slow
 def test_a_source_that_is_locked_for_longer_than_the_role_waits_is_told(night: Night) -> None:
     database = night.world.rows("SELECT current_database()")[0][0]
     night.world.execute(f"ALTER DATABASE {database} SET lock_timeout = '200ms'")
@@ -175,6 +180,7 @@ def test_a_source_that_is_locked_for_longer_than_the_role_waits_is_told(night: N
     night.require_next_run_needs_no_hands()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize(
     ("breaks", "mends", "named"),
@@ -233,6 +239,7 @@ def test_a_clock_that_was_a_year_ahead_hides_what_it_dated_until_the_next_run(ni
     night.require_next_run_needs_no_hands(full=True)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_is_forgiven_for_minutes_and_begun_with_anew_beyond(night: Night) -> None:
     seen = "SELECT DISTINCT state FROM predictions.items WHERE state <> 'rejected'"
     with clock_off_by(night, "-2 minutes"):

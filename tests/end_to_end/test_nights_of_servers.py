@@ -119,13 +119,14 @@ PLACES = (
 @pytest.mark.parametrize(
     "places",
     [
-        (MID_SHARD, MID_MERGE, MID_PUBLICATION),
+        (MID_PUBLICATION,),
+        pytest.param((MID_SHARD, MID_MERGE), marks=pytest.mark.slow),
         pytest.param(
             tuple((point, full, mode) for point in PLACES for full in (True, False) for mode in ("fast", "immediate")),
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["some", "everywhere"],
+    ids=["mid-publication", "mid-shard and mid-merge", "everywhere"],
 )
 def test_a_server_that_is_restarted_under_a_run_serves_what_it_served_and_the_next_run_begins_anew(
     server: OwnServer, night: Night, places: tuple[tuple[str, bool, str], ...]
@@ -190,6 +191,7 @@ def test_a_server_that_is_restarted_between_shards_keeps_those_that_are_finished
         night.require_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_refuses_the_run_which_changes_nothing(server: OwnServer, night: Night) -> None:
     before = night.statuses()
     server.stop("fast")
@@ -225,6 +227,7 @@ def require_told(night: Night, *, full: bool, published: bool) -> None:
 FULL = "no space is left on the disk of the database|No space left on device"
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_run_alone_and_the_next_one_needs_only_space(
     server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
