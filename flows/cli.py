@@ -54,6 +54,7 @@ COMMANDS = (
     privacy.forget,
     life.drop,
     life.wait,
+    privacy.grant,
 )
 for command in COMMANDS:
     app.command()(command)

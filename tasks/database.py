@@ -143,8 +143,11 @@ def engine(url: str, application_name: str = "prescore") -> sa.Engine:
         "options": session_options(),
         "connect_timeout": CONNECT_SECONDS,
     }
-    # Without looking up hstore on every connection: no statement of ours reads one.
-    return sa.create_engine(_driver_url(url), poolclass=NullPool, connect_args=options, use_native_hstore=False)
+    # Without looking up hstore on every connection: no statement of ours reads one. Errors show no parameters: keys and
+    # digests are among them.
+    return sa.create_engine(
+        _driver_url(url), poolclass=NullPool, connect_args=options, use_native_hstore=False, hide_parameters=True
+    )
 
 
 @contextmanager

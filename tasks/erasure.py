@@ -168,6 +168,8 @@ def forget(url: str, pipeline: str, key: Sequence[str], *, rewrite: bool = False
         reached("forget.models_rewritten")
         failed += _remove_copies(connection, entity, erasure.erasure_id, removed)
         held |= _remove_words(connection, entity, removed)
+        if again:  # an attempt that was killed has left tables to be swept, and no word of which
+            held |= _may_hold(connection, entity)
         left = _sweep(url, connection, entity, held, rewrite=rewrite)
         reached("forget.swept")
         receipt = {"removed": [asdict(each) for each in _listed(removed)], "left": left, "failed": failed}
@@ -225,11 +227,7 @@ def _identify(connection: sa.Connection, pipeline: str, key: Sequence[str]) -> _
             f"{len(key)} key values were given, {pipeline} has {len(found.key_columns)} key columns: "
             f"{', '.join(found.key_columns)}. Nothing was changed. Give one value for each, in this order."
         )
-    objects = Objects(
-        pipeline=pipeline,
-        key=_columns(found.key_columns, found.key_types),
-        outputs=_columns(found.output_columns, found.output_types),
-    )
+    objects = objects_of(pipeline, found)
     values = ", ".join(
         f"CAST(CAST(:key_{at} AS {column.postgres_type}) AS text)" for at, column in enumerate(objects.key)
     )
@@ -243,6 +241,15 @@ def _identify(connection: sa.Connection, pipeline: str, key: Sequence[str]) -> _
             f"A key value is not of its column's type ({kinds}). Nothing was changed. Correct the value."
         ) from None
     return _Entity(objects=objects, texts=tuple(texts))
+
+
+def objects_of(pipeline: str, found: Any) -> Objects:
+    """Return the objects of a pipeline as its row of prescore.pipelines describes them."""
+    return Objects(
+        pipeline=pipeline,
+        key=_columns(found.key_columns, found.key_types),
+        outputs=_columns(found.output_columns, found.output_types),
+    )
 
 
 def _columns(names: Sequence[str], types: Sequence[str]) -> tuple[Column, ...]:
@@ -388,6 +395,15 @@ def _remove_words(connection: sa.Connection, entity: _Entity, removed: _Tally) -
     return held
 
 
+def _may_hold(connection: sa.Connection, entity: _Entity) -> set[str]:
+    """Return every table that an entity may have been in."""
+    named = {quoted_table("prescore", row.relation) for row in rows(connection, "list_wordy_columns")}
+    named |= {quoted_table("prescore", name) for name in ("prediction_samples", "rejections", "shards")}
+    named |= {table for table in entity.objects.key_tables if one(connection, "find_relation", relation=table).there}
+    connection.rollback()
+    return named - {entity.objects.rows}
+
+
 def _sweep(url: str, connection: sa.Connection, entity: _Entity, held: set[str], *, rewrite: bool) -> list[str]:
     """Let no remnant stay in pages and statistics of the planner, as far as that can be; return what may, in sentences."""
     left: list[str] = []
@@ -404,7 +420,7 @@ def _sweep(url: str, connection: sa.Connection, entity: _Entity, held: set[str],
                 if error.pgcode not in _BLOCKED:
                     raise
                 left.append(f"{table} is in use: remnants stay in its pages until it is vacuumed.")
-        if held:
+        if _is_filled(other, entity.objects.rows):
             names = {"only": "", "rows": entity.objects.rows, "key_names": entity.objects.key_names}
             raw_execute(other, load_query("analyse_keys", names))
     left += _clear_statistics(url, entity)

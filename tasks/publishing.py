@@ -37,6 +37,7 @@ from tasks.readers import (
     stored,
 )
 from tasks.reshaping import add_outputs, compare
+from tasks.roles import share_with_operators
 from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger
 from tasks.schedule import next_tick, period
@@ -179,6 +180,7 @@ def create_objects(
 ) -> None:
     """Create the objects of a pipeline in the open transaction, and note what they were made for."""
     create(connection, pipeline, objects, comments)
+    share_with_operators(connection, objects)
     record_objects(connection, objects)
     connection.execute(sa.text(load_query("insert_storages")), {"pipeline": objects.pipeline})
 

@@ -1,4 +1,4 @@
-"""Commands about who may know what: forget."""
+"""Commands about who may know what: forget, grant."""
 
 from __future__ import annotations
 
@@ -43,3 +43,38 @@ def forget(
     except erasure.NotErased as error:
         show_erasure(error.erasure, as_json=as_json)
         raise
+
+
+def grant(
+    pipelines: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PIPELINE...]", help="All pipelines, and those to come, when left out."),
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option("--reader", metavar="ROLE", help="May read predictions and health; repeatable.")
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", metavar="ROLE", help="May also roll back, quarantine and see the runs; repeatable."),
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", metavar="ROLE", help="Owns prescore's schemas and reads the sources.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give roles what reading, operating or scoring needs, and nothing else; print the statements."""
+    from flows.show import show_granted
+    from tasks import roles
+    from tasks.database import resolve_source_url, resolve_url
+    from tasks.pipeline import find_pipeline, pipeline_names
+
+    settings = settings_now()
+    url = resolve_url(settings)
+    names = pipelines or (pipeline_names(settings.pipelines_dir) if scorer else [])
+    wanted = roles.Wanted(
+        readers=tuple(reader or ()), operators=tuple(operator or ()), scorer=scorer, pipelines=tuple(pipelines or ())
+    )
+    declared = [find_pipeline(settings, name) for name in names] if scorer else []
+    apart = resolve_source_url(settings, url) != url
+    show_granted(roles.grant(url, wanted, declared, apart=apart, dry=dry_run), as_json=as_json)

@@ -4,6 +4,7 @@ from flows.show.deployments import show_deployed, show_served
 from flows.show.entities import show_features, show_preview
 from flows.show.erasures import show_erasure, show_readmission
 from flows.show.explanations import show_checks_explained, show_explanation
+from flows.show.grants import show_granted
 from flows.show.health import show_health
 from flows.show.models import show_models, show_registered, show_training, show_version, show_went_back
 from flows.show.parts import as_program, print_json, say
@@ -25,6 +26,7 @@ __all__ = [
     "show_erasure",
     "show_explanation",
     "show_features",
+    "show_granted",
     "show_health",
     "show_lookup",
     "show_models",

@@ -1,0 +1,3 @@
+-- Let a role have what another one has.
+-- Fragments: role, grantee (quoted). Grain: no rows.
+GRANT {role} TO {grantee}
