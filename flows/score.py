@@ -18,6 +18,7 @@ from tasks import (
     dataset_changes,
     freshness,
     lake,
+    lineage,
     logs,
     population,
     publishing,
@@ -160,7 +161,8 @@ def score(
         raise
     source_url = resolve_source_url(settings, url)
     try:
-        with backends.use_meter() as meter:
+        # Outermost: a catalogue that is slow to hear how the run ended keeps no lock from the next one.
+        with lineage.report(settings.lineage_url), backends.use_meter() as meter:
             watch = Stopwatch(watcher, meter.seconds)
             with open_run(
                 url,
@@ -172,6 +174,7 @@ def score(
                 started_by=started_by,
                 end_process=end_process,
             ) as run:
+                lineage.begin(run, asked.value)
                 summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
                 return _with_cost(run, summary, watch)
     except UNFIT as error:
@@ -211,6 +214,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
     archive_owed(run, objects, watcher)
     with open_snapshot_session(run.url, run.snapshot.name) as session, run.read_sources(session) as sources:
         evidence = gather(run, scorer, model, session, sources, waiver)
+        lineage.note_sources(run, evidence, objects)
         watcher.stage("check the guards")
         findings = check_guards(run, evidence)
         judgement = judge(run, evidence, findings)
@@ -251,6 +255,10 @@ def _with_cost(run: Run, summary: RunSummary, watch: Stopwatch) -> RunSummary:
         run.record(cost=cost.as_stored())
     except sa.exc.SQLAlchemyError as error:
         logger.warning("what run %d cost could not be stored: %s", run.run_id, type(error).__name__)
+    published = summary.population if summary.status is Status.PUBLISHED else None
+    lineage.end(
+        summary.status.value, summary.message, mode=summary.mode.value, rows=published, findings=summary.findings
+    )
     told = ("population", "scored", "unchanged", "rejected", "rows_per_second", "seconds")
     facts = {name: getattr(summary, name) for name in told}
     logger.info("run %d ended: %s", run.run_id, summary.status.value, extra={"status": summary.status.value, **facts})

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import endings, logs, migrations, source_server
+from tasks import endings, lineage, logs, migrations, source_server
 from tasks.database import connect, load_query, one, rows
 from tasks.errors import PrescoreError
 from tasks.faults import reached
@@ -318,6 +318,7 @@ def _end(run: Run, watchdog: Watchdog, error: BaseException) -> BaseException:
     lost = isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(run.connection)
     told = watchdog.reason() if lost or isinstance(error, Fenced) else watchdog.ended
     if told is not None:
+        logger.warning("run %d ended: %s", run.run_id, told)
         return told
     # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
     status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
@@ -345,6 +346,7 @@ def _bury(connection: sa.Connection, pipeline_name: str) -> None:
     end_writers(connection, pipeline_name)
     crashed = rows(connection, "reap_runs", pipeline=pipeline_name)
     connection.commit()
+    lineage.found_dead([row.run_id for row in crashed])
     for row in crashed:
         logger.warning("run %d of %s is gone: marked crashed", row.run_id, pipeline_name)
 

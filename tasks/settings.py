@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.errors import UsageError
 
@@ -35,6 +37,8 @@ class Settings:
     source_url: str | None = None
     #: PRESCORE_METRICS_PORT: where `prescore serve` answers scrapers, on loopback; None means nowhere.
     metrics_port: int | None = None
+    #: PRESCORE_OPENLINEAGE: the address of a catalogue that hears of runs; None means nobody does.
+    lineage_url: str | None = None
 
     @property
     def compiled_dir(self) -> Path | None:
@@ -66,6 +70,7 @@ def read_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
             "PRESCORE_SOURCE_URL", environ.get("PRESCORE_SOURCE_URL"), environ.get("PRESCORE_SOURCE_URL_FILE"), ADDRESS
         ),
         metrics_port=_port(environ.get("PRESCORE_METRICS_PORT")),
+        lineage_url=_web_address("PRESCORE_OPENLINEAGE", environ.get("PRESCORE_OPENLINEAGE")),
     )
 
 
@@ -153,6 +158,19 @@ def _compiled(environ: Mapping[str, str]) -> bool:
             f'PRESCORE_COMPILED is "{named}", expected true or false. Nothing was done. Correct or unset it.'
         )
     return named == "true"
+
+
+def _web_address(variable: str, named: str | None) -> str | None:
+    """Return an address for HTTP; a message never quotes it, for it may hold a secret."""
+    if not named:
+        return None
+    with suppress(ValueError):
+        parts = urlsplit(named)
+        if parts.scheme in {"http", "https"} and parts.hostname:
+            return named
+    raise UsageError(
+        f"{variable} is no address that begins with https:// or http://. Nothing was done. Correct or unset it."
+    )
 
 
 def _port(named: str | None) -> int | None:

@@ -39,7 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if FOLDER_VARIABLE not in os.environ:
         config.stash[_FOLDER] = prepare_folder()
     addresses = ("PRESCORE_DATABASE_URL", "PRESCORE_DATABASE_URL_FILE", "PREFECT_API_URL")
-    for variable in (*addresses, "PRESCORE_PIPELINES", "PRESCORE_DATA_DIR"):
+    ours = ("PIPELINES", "DATA_DIR", "LOG_FORMAT", "METRICS_PORT", "OPENLINEAGE")
+    for variable in (*addresses, *(f"PRESCORE_{name}" for name in ours)):
         os.environ.pop(variable, None)
 
 
