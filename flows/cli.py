@@ -52,6 +52,7 @@ COMMANDS = (
     runs.resume,
     runs.quarantine,
     privacy.forget,
+    life.outputs,
     life.drop,
     life.wait,
     privacy.grant,

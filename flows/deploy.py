@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from flows import deployed
 from flows.automations import bring_automations, remove_automations, remove_orphans
+from tasks import registration
 from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
 from tasks.errors import DeploymentRefused, PrefectForbids, PrefectUnreachable, UsageError, WorkPoolRefused
 from tasks.recurrence import Recurrence
@@ -57,6 +58,8 @@ class DeploySummary:
     broken: tuple[str, ...]
     #: Deployments of prescore in this pool whose pipeline is not here; they were left.
     unknown: tuple[str, ...]
+    #: Why readers of a pipeline could not be told yet that nothing was published.
+    unregistered: tuple[str, ...] = ()
 
 
 def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool) -> DeploySummary:
@@ -82,6 +85,11 @@ def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool
         unknown = [] if name is not None else _strangers(client, wanted, pool)
         if name is None:
             remove_orphans(client)
+    # Without an address, the database is that of the worker: its first run registers the pipelines.
+    problems = []
+    if settings.database_url is not None:
+        found = [registration.register_ahead(settings, settings.database_url, each) for each in wanted.pipelines]
+        problems = [problem for problem in found if problem]
     return DeploySummary(
         server=server,
         pool=pool,
@@ -89,6 +97,7 @@ def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool
         deployments=done,
         broken=tuple(str(error) for error in wanted.broken),
         unknown=tuple(unknown),
+        unregistered=tuple(problems),
     )
 
 

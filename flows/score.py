@@ -22,6 +22,7 @@ from tasks import (
     logs,
     population,
     publishing,
+    registration,
     registry,
     retention,
     runners,
@@ -209,8 +210,9 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
     assert run.snapshot is not None
     publishing.register(run)
     watcher.stage("load the model")
-    scorer, model, objects = load_model(run, compiled_dir)
-    publishing.ensure_objects(run, objects, _comments(scorer))
+    with registration.readers_told(run.connection, run.pipeline, run.source_url):
+        scorer, model, objects = load_model(run, compiled_dir)
+    publishing.ensure_objects(run, objects, comments_of(scorer))
     archive_owed(run, objects, watcher)
     with open_snapshot_session(run.url, run.snapshot.name) as session, run.read_sources(session) as sources:
         evidence = gather(run, scorer, model, session, sources, waiver)
@@ -289,11 +291,19 @@ def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.Mo
     run.record(model=model.name, model_version=model.version)
     logs.note(model=model.name, model_version=model.version)
     reached("model.loaded")
-    indexed = tuple(output.name for output in run.pipeline.predictions if output.index)
-    key, outputs = scorer.contract.key, scorer.outputs
-    keeps = run.pipeline.history is not None
-    objects = Objects(pipeline=run.pipeline.name, key=key, outputs=outputs, indexed=indexed, keeps_history=keeps)
-    return scorer, model, objects
+    return scorer, model, declared_objects(scorer)
+
+
+def declared_objects(scorer: Scorer) -> Objects:
+    """Return the objects that a pipeline is to have with its model."""
+    pipeline = scorer.pipeline
+    return Objects(
+        pipeline=pipeline.name,
+        key=scorer.contract.key,
+        outputs=scorer.outputs,
+        indexed=tuple(output.name for output in pipeline.predictions if output.index),
+        keeps_history=pipeline.history is not None,
+    )
 
 
 def gather(
@@ -590,7 +600,8 @@ def _waiving(evidence: Evidence, judgement: Judgement) -> str:
     return ""
 
 
-def _comments(scorer: Scorer) -> dict[str, str]:
+def comments_of(scorer: Scorer) -> dict[str, str]:
+    """Return what is known of outputs beyond their names, such as the order of their classes."""
     found = {
         output.name: output_comment(scorer.bundle.estimator, output) or "" for output in scorer.pipeline.predictions
     }

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -99,7 +99,7 @@ def serve(
         else:
             require_answer(server)
             own = None
-        look_at_database(settings, tell)
+        look_at_database(settings, wanted.pipelines, tell)
         runner = Keeper(_runner_program(settings, home, server, limit, alone=own is not None), tell)
         if exporter is not None:
             tell(f"Metrics are at {exporter}.")
@@ -177,12 +177,22 @@ def answer_signals() -> Iterator[Ending]:
             signal.signal(number, handler)
 
 
-def look_at_database(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Start the embedded PostgreSQL, so that it is not a child of a run; a database that is not there may come yet."""
+def look_at_database(settings: Settings, pipelines: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Start the embedded PostgreSQL, so that it is not a child of a run; a database that is not there may come yet.
+
+    Whoever looks a pipeline up before its first publication is told that there was none.
+    """
     try:
-        resolve_url(settings)
+        url = resolve_url(settings)
     except PrescoreError as error:
         tell(f"{error} Runs will fail until then.")
+        return
+    from tasks import registration
+
+    for each in pipelines:
+        problem = registration.register_ahead(settings, url, each)
+        if problem:
+            tell(problem)
 
 
 def require_free(port: int) -> None:

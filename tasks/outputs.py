@@ -206,6 +206,19 @@ def _which_output(output: Output, count: int) -> OutputNotOffered:
 # SQL types -------------------------------------------------------------------------------------------------------
 
 
+def known_columns(outputs: Sequence[Output]) -> tuple[Column, ...]:
+    """Return the columns of outputs whose type is the same whatever the model is; those of the others only a model tells."""
+    found = [(output.name, _known_type(output)) for output in outputs]
+    return tuple(Column(name=name, postgres_type=kind) for name, kind in found if kind is not None)
+
+
+def _known_type(output: Output) -> str | None:
+    if output.method == "predict" or (output.method == "recommend" and output.part == "items"):
+        return None
+    lists = output.class_ == "all" or output.method == "recommend"
+    return "double precision[]" if lists else "double precision"
+
+
 def _postgres_type(estimator: Any, output: Output, sample: pd.DataFrame | None) -> str:
     _method(estimator, output)
     if output.method in _PROBABILITIES:

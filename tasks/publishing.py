@@ -36,7 +36,7 @@ from tasks.readers import (
     replace_outdated,
     stored,
 )
-from tasks.reshaping import add_outputs, compare
+from tasks.reshaping import add_outputs, compare, reshape
 from tasks.roles import share_with_operators
 from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger
@@ -99,7 +99,12 @@ def head(connection: sa.Connection, pipeline: str) -> Any:
 
 def register(run: Run) -> None:
     """Register the pipeline with what it promises, before anything can go wrong: so that a missed publication shows."""
-    pipeline, connection = run.pipeline, run.connection
+    register_pipeline(run.connection, run.pipeline)
+    run.connection.commit()
+
+
+def register_pipeline(connection: sa.Connection, pipeline: Pipeline) -> None:
+    """Write down what a pipeline declares now, in the open transaction."""
     connection.execute(
         sa.text(load_query("upsert_pipeline")),
         {
@@ -130,7 +135,6 @@ def register(run: Run) -> None:
                 "next_tick": next_tick(crons, pipeline.schedule.timezone, now),
             },
         )
-    connection.commit()
 
 
 def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> None:
@@ -154,6 +158,10 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
         before = replace(before, indexed=objects.indexed, keeps_history=objects.keeps_history)
         drop_retired(connection, objects.pipeline)
     change = compare(before, objects)
+    if head(connection, objects.pipeline) is None and not change.key:
+        reshape(connection, change, comments, run.pipeline)  # no reader has seen a row of it
+        before = change.after
+        change = compare(before, objects)
     change.refuse()
     if run.pipeline.features.fingerprint:
         keep_fingerprints(connection, objects)

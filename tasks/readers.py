@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg2
@@ -320,11 +320,9 @@ def drop_retired(connection: sa.Connection, pipeline: str) -> None:
 def definitions(objects: Objects) -> tuple[str, ...]:
     """Return the statements that make, or make anew, the view, the usable rows, the lookup function and what asks the history."""
     base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
-    shown = ",\n       ".join(
-        f"CASE WHEN {_SHOWN} THEN r.{quote(c.name)} END AS {quote(c.name)}" for c in objects.outputs
-    )
+    shown = _behind(f"CASE WHEN {_SHOWN} THEN r.{quote(c.name)} END AS {quote(c.name)}" for c in objects.outputs)
     view = {**base, "view": objects.view, "origin": _ORIGIN, "outputs_shown": shown}
-    usable = {**base, "view": objects.usable, "outputs": names(objects.outputs, "r")}
+    usable = {**base, "view": objects.usable, "outputs": _behind(f"r.{quote(c.name)}" for c in objects.outputs)}
     return (
         load_query("create_predictions_view", view),
         load_query("create_usable_view", usable),
@@ -423,9 +421,14 @@ def _rows_fragments(objects: Objects) -> dict[str, str]:
         "storage_two": objects.storage(2),
         "storage_three": objects.storage(3),
         "key_definitions": ", ".join(f"{quote(c.name)} {c.postgres_type} NOT NULL" for c in objects.key),
-        "output_definitions": ", ".join(f"{quote(c.name)} {c.postgres_type}" for c in objects.outputs),
+        "output_definitions": _behind(f"{quote(c.name)} {c.postgres_type}" for c in objects.outputs),
         "key_names": objects.key_names,
     }
+
+
+def _behind(expressions: Iterable[str]) -> str:
+    """Return expressions each behind a comma: a pipeline without a model may not know one of its outputs yet."""
+    return "".join(f",\n       {expression}" for expression in expressions)
 
 
 def _function_fragments(objects: Objects) -> dict[str, str]:
@@ -438,7 +441,7 @@ def _function_fragments(objects: Objects) -> dict[str, str]:
         "columns": objects.returned,
         "key_arguments": ", ".join(f"${i}" for i, _ in enumerate(objects.key, 1)),
         "key_matches": " AND ".join(f"p.{quote(c.name)} = ${i}" for i, c in enumerate(objects.key, 1)),
-        "outputs_within": ", ".join(
+        "outputs_within": _behind(
             f"CASE WHEN ({too_stale}) IS NOT TRUE THEN p.{quote(c.name)} END" for c in objects.outputs
         ),
         "too_stale": too_stale,
@@ -448,6 +451,7 @@ def _function_fragments(objects: Objects) -> dict[str, str]:
 
 
 def comment(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comments: Mapping[str, str]) -> None:
+    """Say what everything that readers see is, and the rows below it."""
     for relation, text in (
         (objects.view, pipeline.description or f"Predictions of {pipeline.name}."),
         (objects.usable, f"Rows of {pipeline.name} that may be used now, for ranking and filtering with an index."),

@@ -15,10 +15,20 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks.announcements import Event, announce
+from tasks.belongings import Belonging, DependentsInTheWay, belongings, dependents
 from tasks.columns import Column
 from tasks.database import load_query, quote, raw_execute
 from tasks.errors import PrescoreError
-from tasks.readers import REPLACE_LOCK_TIMEOUT, Objects, comment_on_outputs, define, record_objects
+from tasks.grants import Grant, give, read_grants
+from tasks.readers import (
+    PROVENANCE,
+    REPLACE_LOCK_TIMEOUT,
+    Objects,
+    comment,
+    comment_on_outputs,
+    define,
+    record_objects,
+)
 
 if TYPE_CHECKING:
     from tasks.pipeline import Pipeline
@@ -148,6 +158,78 @@ def add_outputs(connection: sa.Connection, change: Change, comments: Mapping[str
         announce(connection, change.after.pipeline, Event.RESHAPED)
 
     patiently(connection, change.after.pipeline, f"Adding {', '.join(change.added_names)}", add)
+
+
+def reshape(connection: sa.Connection, change: Change, comments: Mapping[str, str], pipeline: Pipeline) -> list[str]:
+    """Give a pipeline the outputs that are declared, in one transaction; return rights on columns that are gone with them.
+
+    Views and functions are made anew, with the rights that they had, where an output is removed or has another type; otherwise
+    outputs are added in place. An output of another type starts as a new one does: NULL until it is scored. The caller holds
+    the lock of the pipeline.
+
+    Raises
+    ------
+    KeyDiffers
+    DependentsInTheWay
+        Naming what others built on the views; nothing is changed then.
+    ReadersInTheWay
+    """
+    if change.key:
+        raise KeyDiffers(change.after.pipeline, list(change.key))
+    if not (change.removed or change.retyped):
+        if change.added:
+            add_outputs(connection, change, comments, pipeline)
+        return []
+    before, after = change.before, change.after
+    there = belongings(connection, before)
+    in_the_way = dependents(connection, there)
+    if in_the_way:
+        raise DependentsInTheWay(after.pipeline, "Making its views anew", in_the_way)
+    tables = [each.name for each in there if each.kind == "table"]
+    made_anew = [each for each in there if each.kind != "table"]
+    rights = _rights(connection, made_anew)
+    keeps = before.history in tables
+    fresh = [*change.added, *(column for _, column in change.retyped)]
+    lost: list[str] = []
+    connection.rollback()
+
+    def make_anew() -> None:
+        for each in made_anew:
+            raw_execute(connection, load_query("drop_object", {"kind": each.kind.upper(), "name": each.name}))
+        for table in tables:
+            for column in (*change.removed, *(column for column, _ in change.retyped)):
+                raw_execute(connection, load_query("remove_output", {"table": table, "column": quote(column.name)}))
+            for column in fresh:
+                fragments = {"table": table, "column": quote(column.name), "type": column.postgres_type}
+                raw_execute(connection, load_query("add_output", fragments))
+        define(connection, replace(after, keeps_history=keeps))
+        comment(connection, pipeline, after, comments)
+        names = {each.name for each in made_anew}
+        again = [each for each in belongings(connection, after) if each.name in names]
+        columns = {column.name for column in (*after.key, *after.outputs)} | set(PROVENANCE)
+        kept = {target: given for target, given in rights.items() if target in {_target(each) for each in again}}
+        lost[:] = give(connection, kept, _rights(connection, again), columns)
+        record_objects(connection, after)
+        if fresh:
+            tell_readers(connection, after.pipeline, [column.name for column in fresh])
+        announce(connection, after.pipeline, Event.RESHAPED)
+
+    patiently(connection, after.pipeline, "Making the views anew", make_anew)
+    return lost
+
+
+def _rights(connection: sa.Connection, objects: Sequence[Belonging]) -> dict[str, tuple[Grant, ...]]:
+    found = read_grants(
+        connection,
+        relations=[each.oid for each in objects if each.kind != "function"],
+        functions=[each.oid for each in objects if each.kind == "function"],
+    )
+    return {_target(each): found[each.oid] for each in objects}
+
+
+def _target(belonging: Belonging) -> str:
+    """What GRANT calls it."""
+    return f"FUNCTION {belonging.name}" if belonging.kind == "function" else belonging.name
 
 
 def tell_readers(connection: sa.Connection, pipeline: str, outputs: list[str]) -> None:

@@ -32,6 +32,23 @@ def drop(pipeline: PipelineName, yes: Yes = False, as_json: AsJson = False) -> N
     show_removed(removed, remaining_deployments(pipeline) if removed.known else [], as_json=as_json)
 
 
+def outputs(
+    pipeline: PipelineName,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it: give readers the outputs that are declared, in one transaction.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what readers would gain and lose with the outputs that are declared now; with --apply, do it."""
+    from flows.outputs import outputs as compare_outputs
+    from flows.show.life import show_reshaping
+
+    told = compare_outputs(settings_now(), pipeline, apply=apply)
+    show_reshaping(told, as_json=as_json)
+    if not apply and (told.key or told.dependents):
+        raise typer.Exit(1)
+
+
 def wait(
     pipeline: PipelineName,
     newer_than: Annotated[

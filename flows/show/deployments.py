@@ -46,6 +46,8 @@ def show_deployed(done: DeploySummary, *, as_json: bool) -> None:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for problem in done.broken:
         errors.print(f"prescore: {problem}", markup=False)
+    for problem in done.unregistered:
+        errors.print(f"prescore: {problem}", markup=False)
     if as_json:
         return
     console.print(

@@ -9,6 +9,7 @@ from flows.show.parts import print_json
 from tasks.telling import narrator, shown
 
 if TYPE_CHECKING:
+    from flows.outputs import Reshaping
     from tasks.removal import Removal
     from tasks.waiting import Waited
 
@@ -56,6 +57,49 @@ def left_to_do(pipeline: str, deployments: Sequence[str] | None) -> list[str]:
             "gone when it starts."
         ]
     return [f"Prefect still has {name} with its schedules: `prefect deployment delete {name}`" for name in deployments]
+
+
+def show_reshaping(told: Reshaping, *, as_json: bool) -> None:
+    """Print what differs between what readers have and what is declared, and what follows or was done."""
+    if as_json:
+        print_json(told)
+        return
+    name = told.pipeline
+    if told.is_nothing:
+        _say([f"Readers of {name} have the outputs that are declared."])
+        return
+    if told.created:
+        done = "Made" if told.applied else "Nobody can read it yet: --apply makes"
+        _say([f"{done} the views and the lookup of {name}; nothing was published yet."])
+        return
+    lines = [f"  {sentence}" for sentence in told.key]
+    lines += [f"  + {column.name} {column.postgres_type}" for column in told.added]
+    lines += [f"  - {column.name} {column.postgres_type}" for column in told.removed]
+    lines += [f"  ~ {was.name} {was.postgres_type} becomes {now.postgres_type}" for was, now in told.retyped]
+    if told.applied:
+        _say([f"Readers of {name} have other outputs now:", *lines])
+        _say(f"  {right} is gone with its column" for right in told.lost_rights)
+        _say([f"New ones are NULL until they are scored: prescore score {name}"])
+        return
+    _say([f"Readers of {name} have other outputs than are declared:", *lines])
+    if told.key:
+        _say(["Another key gives other rows: drop or rename the pipeline, or restore the key."])
+    elif told.dependents:
+        _say(
+            [
+                "Its views would have to be made anew, and others built on them. Drop these first, and make them again after:"
+            ]
+        )
+        _say(f"  {each}" for each in told.dependents)
+    elif told.makes_anew:
+        _say(
+            [
+                "--apply makes the views and lookups anew in one transaction, with the rights that roles have on them now."
+            ]
+        )
+        _say(f"  function {each} names them in its text: look whether it still works" for each in told.mentions)
+    else:
+        _say(["They are added in place by the next run, or by --apply."])
 
 
 def show_waited(waited: Waited, *, as_json: bool) -> None:

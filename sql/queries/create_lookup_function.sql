@@ -4,7 +4,8 @@
 -- expressions of the view are planned again wherever they are used, which took a lookup that is not prepared 1.2 ms more.
 -- Its columns are its own, not those of the row type of the view: a statement that was parsed before the view got another
 -- column, and planned after, would find a body that does not fit that type any more.
--- Fragments: function, view (relations), arguments, columns (names and types), key_arguments, key_matches, outputs_within,
+-- Fragments: function, view (relations), arguments, columns (names and types), key_arguments, key_matches,
+-- outputs_within (each behind a comma),
 -- too_stale, max_stale, pipeline (text literal). Grain: no rows.
 CREATE OR REPLACE FUNCTION {function}({arguments}, max_stale interval DEFAULT NULL) RETURNS TABLE ({columns})
 LANGUAGE sql STABLE
@@ -16,8 +17,7 @@ BEGIN ATOMIC
                     THEN greatest(least(p.cache_for, p.stale_at + {max_stale} - prescore.clock()), interval '0')
                 ELSE p.cache_for END,
            CASE WHEN p.state IS NULL THEN prescore.why_missing({pipeline}) ELSE p.reasons END,
-           p.model_version, p.scored_in,
-           {outputs_within}
+           p.model_version, p.scored_in{outputs_within}
     FROM (SELECT 1) AS always
     LEFT JOIN (SELECT * FROM {view} AS p WHERE {key_matches} OFFSET 0) AS p ON true;
 END

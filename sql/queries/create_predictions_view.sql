@@ -6,7 +6,7 @@
 -- as_of <= now - duration says exactly what now >= as_of + duration says. Nothing is joined LATERAL and no expression stands
 -- in another one more than once: a lookup that is not prepared is nearly all planning, and spent a third of it there.
 -- Fragments: view, rows (relations), keys (columns of r), pipeline (text literal), origin (when the data of a row was looked
--- at), outputs_shown. Grain: no rows.
+-- at), outputs_shown (each behind a comma). Grain: no rows.
 CREATE OR REPLACE VIEW {view} AS
 SELECT {keys},
        CASE
@@ -38,8 +38,7 @@ SELECT {keys},
            WHEN r.rejected IS NOT NULL THEN array_prepend('rejected: ' || r.rejected, h.reasons)
            ELSE h.reasons END AS reasons,
        h.model_version,
-       r.scored_in,
-       {outputs_shown}
+       r.scored_in{outputs_shown}
 FROM (
     SELECT c.now, g.quarantined, g.quarantined_because, g.valid_since, g.data_as_of, g.aging_at, g.stale_at, g.expires_at,
            g.aging_after, g.stale_after, g.serve_stale_for, g.model_aging_at, g.model_stale_at, g.time_invariant, g.serve_expired,

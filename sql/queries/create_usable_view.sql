@@ -2,9 +2,9 @@
 -- WHERE on an output use its index. What head says is read by scalar subselects, once per statement. Conditions on rows
 -- stand in one CASE: the planner takes it for half of the rows, and four open comparisons for one in eighty, which made
 -- it sort everything instead of reading an index in order.
--- Fragments: view, rows (relations), keys (columns of r), pipeline (text literal), outputs (columns of r). Grain: no rows.
+-- Fragments: view, rows (relations), keys (columns of r), pipeline (text literal), outputs (columns of r, each behind a comma). Grain: no rows.
 CREATE OR REPLACE VIEW {view} AS
-SELECT {keys}, {outputs}
+SELECT {keys}{outputs}
 FROM {rows} AS r
 WHERE r.rejected IS NULL
   AND r.storage_id = (

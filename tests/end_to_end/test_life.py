@@ -17,10 +17,15 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks import publishing, removal
+from flows.outputs import outputs
+from tasks import publishing, removal, reshaping
+from tasks.belongings import DependentsInTheWay
+from tasks.errors import ModelNotFound
 from tasks.population import Mode
 from tasks.quarantine import quarantine, release
+from tasks.registration import register_ahead
 from tasks.removal import remove
+from tasks.reshaping import KeyDiffers, OutputsDiffer
 from tasks.rollback import resume, rollback
 from tasks.runs import RunInProgress, Status
 from tasks.waiting import wait_for
@@ -378,3 +383,112 @@ def test_a_pipeline_is_dropped_with_all_that_is_its_own_and_nothing_else(
 
 def _raise(*_: Any, **__: Any) -> None:
     raise RuntimeError("the end")
+
+
+def test_outputs_are_removed_and_retyped_by_command_and_rights_stay(
+    role: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = _world(database_url, tmp_path)
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    monkeypatch.setenv("PRESCORE_PIPELINES", str(tmp_path))
+    world.execute(
+        f"GRANT USAGE ON SCHEMA predictions TO {role}; GRANT SELECT ON predictions.items, predictions.items_usable TO {role}"
+    )
+    world.execute("REVOKE EXECUTE ON FUNCTION predictions.items_for FROM PUBLIC")
+    world.execute(f"GRANT EXECUTE ON FUNCTION predictions.items_for TO {role}")
+    world.execute(f"GRANT SELECT (id, label) ON predictions.items_history TO {role}")
+    rights, before = _rights(world), world.one("SELECT p, label FROM predictions.items WHERE id = 7")
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped"
+
+    # label goes, p becomes a list: a run refuses, and readers have what they had.
+    toml = KEPT.replace('label = { method = "predict" }\n', "").replace('class = "1", index = true', 'class = "all"')
+    make_pipeline(world, toml=toml)
+    with pytest.raises(OutputsDiffer, match="prescore outputs items"):
+        world.score()
+    assert world.one("SELECT p, label FROM predictions.items WHERE id = 7") == before
+    shown = _cli("outputs", "items")
+    assert shown.exit_code == 1
+    for told in ("- label bigint", "~ p double precision becomes double precision[]", "view public.mine"):
+        assert told in shown.stdout
+    with pytest.raises(DependentsInTheWay, match=r"view public\.mine"):
+        outputs(world.settings, "items", apply=True)
+    world.execute("DROP VIEW public.mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(reshaping, "announce", _raise)
+        with pytest.raises(RuntimeError):
+            outputs(world.settings, "items", apply=True)
+    assert (_rights(world), world.one("SELECT p, label FROM predictions.items WHERE id = 7")) == (rights, before)
+
+    done = _cli("outputs", "items", "--apply")
+    assert done.exit_code == 0, done.output
+    assert f"SELECT (label) for {role} is gone" in done.stdout
+    assert _rights(world) == rights
+    after = world.one("SELECT * FROM predictions.items_for(7)")
+    assert (list(after)[-1], after["p"], after["state"]) == ("p", None, "fresh")
+    assert "outputs: p is new, and NULL until the next full run" in after["reasons"]
+    for table in ("prescore_rows.items", "prescore_rows.items_history"):
+        found = [name for (name,) in world.rows(columns.format(table))]
+        assert ("p" in found, "label" in found) == (True, False)
+    summary = world.score()
+    assert (summary.status, summary.mode) == (Status.PUBLISHED, Mode.FULL)
+    scores = world.rows(f"SET LOCAL ROLE {role}; SELECT p FROM predictions.items_for(7)")
+    assert scores == [([pytest.approx(1 - before["p"]), pytest.approx(before["p"])],)]
+    assert world.rows(f"SET LOCAL ROLE {role}; SELECT id FROM predictions.items_history WHERE id = 7")
+    assert "Readers of items have" in _cli("outputs", "items").stdout
+
+    # A key never changes.
+    world.execute("CREATE VIEW public.keyed AS SELECT id::text AS id FROM public.items")
+    make_pipeline(
+        world,
+        toml=toml.replace("SELECT id FROM public.items", "SELECT id FROM public.keyed"),
+        changes=None,
+        features="SELECT i.id::text AS id, b.as_of, i.a, i.b, i.c FROM batch AS b JOIN public.items AS i ON i.id::text = b.id",
+    )
+    with pytest.raises(KeyDiffers, match="key id was bigint, is text"):
+        world.score()
+    assert _cli("outputs", "items", "--apply").exit_code == 1
+
+
+def test_a_lookup_says_that_nothing_was_published_yet(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(database_url, tmp_path, rows=ROWS)
+    nothing = ("missing", ["missing: nothing was published yet"])
+    told = "SELECT state, reasons FROM predictions.{}_for(7)"
+
+    def answers(name: str) -> None:
+        assert world.rows(told.format(name)) == [nothing]
+        assert world.rows(f"SELECT * FROM predictions.{name}") == []
+        assert world.rows(f"SELECT * FROM predictions.{name}_usable") == []
+
+    # A first run without a model; one output is known all the same.
+    pipeline = make_pipeline(world)
+    with pytest.raises(ModelNotFound):
+        world.score()
+    answers("items")
+    assert world.one("SELECT * FROM predictions.items_for(7)")["p"] is None
+    world.execute("CREATE VIEW public.mine AS SELECT id, p, state FROM predictions.items")
+    make_model(world, pipeline)
+    assert world.score().status is Status.PUBLISHED
+    assert world.one("SELECT p > 0 AS scored, label >= 0 AS labelled FROM predictions.items WHERE id = 7") == {
+        "scored": True,
+        "labelled": True,
+    }
+
+    # Ahead of its first run, where no output is known without a model; and what was known may be wrong.
+    only = PIPELINE_TOML.replace('p = { method = "predict_proba", class = "1", index = true }\n', "")
+    second = make_pipeline(world, "second", toml=only)
+    assert register_ahead(world.settings, database_url, "second") == ""
+    assert register_ahead(world.settings, database_url, "second") == ""
+    answers("second")
+    make_model(world, second)
+    make_pipeline(world, "third", toml=PIPELINE_TOML + '\n[model]\nname = "second"\n')
+    assert register_ahead(world.settings, database_url, "third") == ""
+    answers("third")
+    make_pipeline(world, "third", toml=only + '\n[model]\nname = "second"\n')
+    for name in ("second", "third"):
+        assert world.score(name).status is Status.PUBLISHED
+        assert world.one(f"SELECT label >= 0 AS labelled FROM predictions.{name}_for(7)") == {"labelled": True}
+    assert "p" not in world.one("SELECT * FROM predictions.third WHERE id = 7")
+    make_pipeline(world, "broken", toml=PIPELINE_TOML.replace("public.items", "public.nowhere"))
+    assert "nowhere" in register_ahead(world.settings, database_url, "broken")
