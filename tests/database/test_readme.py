@@ -26,7 +26,7 @@ from tests.conftest import execute, psql_url
 from tests.factories import World, make_pipeline, make_world
 
 #: Roles that the examples name. Roles belong to the server, so that each test has its own in their place.
-ROLES = ("analyst", "prescore_runner")
+ROLES = ("analyst", "prescore_runner", "watcher")
 
 
 @pytest.fixture

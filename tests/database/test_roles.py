@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks import erasure, migrations, roles
+from tasks import erasure, metrics, migrations, roles
 from tasks.errors import UsageError
 from tasks.lookup import look_up
 from tasks.population import Mode
@@ -207,6 +207,7 @@ def test_operators_work_without_seeing_what_lies_in_the_rows(
             ended.exception, SystemExit
         ), ended
     assert look_up(operating.url, "items", ["3"])["state"] == "fresh"
+    assert metrics.read(operating.settings, count_rows=True).counted["items"] == {"fresh": 500}
     assert rollback(operating.url, "items").undone
     assert resume(operating.url, "items")
     # Also what was made after the grant, by the scorer.
