@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import database, judging, life, models, privacy, reading, runs, schedules, starting, watching
+from flows.commands import care, database, judging, life, models, privacy, reading, runs, schedules, starting, watching
 from tasks import logs
 from tasks.errors import PrescoreError, UsageError
 from tasks.interrupts import answer_interrupts
@@ -42,6 +42,7 @@ COMMANDS = (
     reading.lookup,
     reading.history,
     watching.watch,
+    care.doctor,
     watching.metrics,
     judging.report,
     judging.replay,

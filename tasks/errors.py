@@ -365,6 +365,17 @@ class ModelNotFound(PrescoreError):
         )
 
 
+class ModelInUse(PrescoreError):
+    """A version is to be removed that something uses or may return to."""
+
+    def __init__(self, model: str, version: int, uses: list[str]) -> None:
+        self.model, self.version, self.uses = model, version, uses
+        super().__init__(
+            f"Version {version} of {model} is in use: {'; '.join(uses)}. Nothing was removed. Remove a version that nothing uses "
+            "(`prescore doctor` lists them), or wait until [retention] has removed the last publication of it."
+        )
+
+
 class NothingBefore(PrescoreError):
     """An alias has no version to go back to."""
 

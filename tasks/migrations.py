@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
@@ -139,6 +139,21 @@ def pending(url: str) -> list[str]:
         When the database was migrated by another prescore.
     """
     return [migration.name for migration in _pending(applied(url))]
+
+
+def read_applied(connection: sa.Connection) -> dict[str, str]:
+    """Return what :func:`applied` does, on an open connection."""
+    return _applied(connection)
+
+
+def pending_of(known: Mapping[str, str]) -> list[str]:
+    """Return what :func:`pending` does, from what a database has."""
+    return [migration.name for migration in _pending(dict(known))]
+
+
+def has_runs(connection: sa.Connection) -> bool:
+    """Whether the database is of a revision that has runs."""
+    return _there(connection, "prescore.runs")
 
 
 def require_current(url: str) -> None:

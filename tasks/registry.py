@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from tasks.database import connect, load_query, one, rows
-from tasks.errors import AliasMoved, BundleTampered, ModelNotFound, NothingBefore, PickleNotTrusted
+from tasks.errors import AliasMoved, BundleTampered, ModelInUse, ModelNotFound, NothingBefore, PickleNotTrusted
 
 if TYPE_CHECKING:
     from tasks.bundle import Bundle
@@ -329,6 +329,26 @@ def promote(
     since = None if ended is None else ended.until
     connection.execute(sa.text(load_query("insert_alias")), {**values, "since": since})
     return Promotion(version=version, before=before)
+
+
+def remove(url: str, name: str, version: int) -> int:
+    """Remove a version that nothing uses or may return to, with its bundle, and return its size in bytes.
+
+    Raises
+    ------
+    ModelNotFound
+    ModelInUse
+        Naming what uses it.
+    """
+    with connect(url) as connection:
+        connection.execute(sa.text(load_query("lock_model")), {"model": name})
+        find_version(connection, name, version)
+        uses = [row.use for row in rows(connection, "list_uses_of_version", model=name, version=version)]
+        if uses:
+            raise ModelInUse(name, version, uses)
+        size: int = one(connection, "delete_model_version", model=name, version=version).size_bytes
+        connection.commit()
+        return size
 
 
 def promote_now(url: str, name: str, version: int, alias: str, because: str) -> Promotion:

@@ -95,6 +95,13 @@ def look(
     return need, _free(found)
 
 
+def look_around(connection: sa.Connection) -> Free:
+    """Return what is free on the server's disk, whatever is to be written there."""
+    found = one(connection, "describe_space", storage=None, served=None)
+    connection.rollback()
+    return _free(found)
+
+
 def width_of(columns: Sequence[Column], objects: Objects) -> float:
     """Return about how many bytes a row takes with its indexes, reckoned from the types of its columns."""
     entries = [sum(_bytes(column) for column in objects.key) + 8]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -50,7 +51,15 @@ def next_storage(connection: sa.Connection, pipeline: str) -> int:
     return storage_id
 
 
-def clear_next_storage(run: Run, objects: Objects, layout: Layout = ONE_STREAM, *, expected: int = 0) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LockHeld:
+    """The lock of a pipeline without a run: what clearing needs of either."""
+
+    connection: sa.Connection
+    url: str
+
+
+def clear_next_storage(run: Run | LockHeld, objects: Objects, layout: Layout = ONE_STREAM, *, expected: int = 0) -> int:
     """Empty the next storage of whatever is left in it, but for shards that the run keeps, and return its id.
 
     At once where no snapshot can still read it; row by row otherwise, which needs no lock that readers hold. All of it on the
@@ -63,11 +72,12 @@ def clear_next_storage(run: Run, objects: Objects, layout: Layout = ONE_STREAM, 
     storage = objects.storage(storage_id)
     end_writers(connection, objects.pipeline)
     if layout.kept is not None:
+        assert isinstance(run, Run)
         return _clear_around(run, objects, storage_id, layout)
     row_history.archive(connection, objects, storage_id)
     forget(connection, objects.pipeline, storage_id)
     connection.commit()  # before their rows: a shard that is written down is there
-    state = _describe(connection, objects, storage_id)
+    state = describe(connection, objects, storage_id)
     safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
     connection.rollback()
     indexes = objects.output_indexes_of(storage_id) if expected >= UNINDEXED_FROM and state.indexes else []
@@ -160,7 +170,7 @@ def replace_shared_indexes(connection: sa.Connection, objects: Objects) -> bool:
 def _index_outputs(connection: sa.Connection, objects: Objects, storage_id: int) -> None:
     """Build the indexes of outputs that a storage lacks; readers are not blocked."""
     storage = objects.storage(storage_id)
-    there = _describe(connection, objects, storage_id).indexes
+    there = describe(connection, objects, storage_id).indexes
     if there == len(objects.indexed):
         return
     # First, since it also says how many workers may build.
@@ -170,7 +180,8 @@ def _index_outputs(connection: sa.Connection, objects: Objects, storage_id: int)
         raw_execute(connection, load_query("create_output_index", fragments))
 
 
-def _describe(connection: sa.Connection, objects: Objects, storage_id: int) -> Any:
+def describe(connection: sa.Connection, objects: Objects, storage_id: int) -> Any:
+    """Return whether a storage is empty, how large its file is, and how many of its indexes of outputs are there."""
     statement = load_query("describe_storage", {"storage": objects.storage(storage_id)})
     return connection.execute(sa.text(statement), {"indexes": objects.output_indexes(storage_id)}).one()
 

@@ -107,3 +107,17 @@ def rollback_model(
 
 def _which(version: str) -> int | str:
     return int(version) if version.isdigit() else version
+
+
+@models_app.command("remove")
+def remove_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Version to remove.", min=1)],
+) -> None:
+    """Remove a version that nothing uses or may return to, with its bundle; refused otherwise, with what uses it."""
+    from tasks import registry
+    from tasks.database import resolve_url
+    from tasks.space import megabytes
+
+    size = registry.remove(resolve_url(settings_now()), name, version)
+    typer.echo(f"Removed version {version} of {name} ({megabytes(size)}).")

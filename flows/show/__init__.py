@@ -12,6 +12,7 @@ from flows.show.pipelines import show_checks, show_created
 from flows.show.quarantine import show_quarantine, show_release
 from flows.show.replays import show_replay
 from flows.show.runs import RunProgress, show_cancellation, show_lookup, show_rollback, show_run, show_seen
+from flows.show.symptoms import show_diagnosis
 
 __all__ = [
     "RunProgress",
@@ -23,6 +24,7 @@ __all__ = [
     "show_checks_explained",
     "show_created",
     "show_deployed",
+    "show_diagnosis",
     "show_erasure",
     "show_explanation",
     "show_features",

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
+
 from tasks import lake
 from tasks.checks.evidence import Check, Evidence
 from tasks.database import connect, one, rows
@@ -116,13 +118,9 @@ def clock_offset(evidence: Evidence, check: Check) -> Iterator[Finding]:
     Compared with the real clock of the server, whatever prescore.clock() returns; the time the question took is no offset.
     """
     with connect(evidence.url, "prescore check") as connection:
-        asked = host_clock()
-        answered: datetime = one(connection, "read_real_clock").now
-        spent = host_clock() - asked
-    host = datetime.fromtimestamp(asked + spent / 2, UTC)
-    offset = max(0.0, abs((host - answered).total_seconds()) - spent / 2)
+        offset, ahead = measure_offset(connection)
     verdict = Verdict.FAIL if offset >= OFFSET_FAIL else Verdict.WARN if offset >= OFFSET_WARN else Verdict.PASS
-    side = "ahead of" if host > answered else "behind"
+    side = "ahead of" if ahead else "behind"
     length = describe(timedelta(seconds=offset)) if offset >= 1 else f"{offset * 1000:.0f} ms"
     yield check.finding(
         verdict,
@@ -134,8 +132,17 @@ def clock_offset(evidence: Evidence, check: Check) -> Iterator[Finding]:
     )
 
 
+def measure_offset(connection: sa.Connection) -> tuple[float, bool]:
+    """Return how many seconds this host's clock is at least from the server's, and whether it is ahead."""
+    asked = host_clock()
+    answered: datetime = one(connection, "read_real_clock").now
+    spent = host_clock() - asked
+    host = datetime.fromtimestamp(asked + spent / 2, UTC)
+    return max(0.0, abs((host - answered).total_seconds()) - spent / 2), host > answered
+
+
 def host_clock() -> float:
-    """Return the host's clock in seconds since 1970; nothing but clock_offset reads it."""
+    """Return the host's clock in seconds since 1970; nothing but measure_offset reads it."""
     return time.time()
 
 
