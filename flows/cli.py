@@ -15,7 +15,20 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.commands import care, database, judging, life, models, privacy, reading, runs, schedules, starting, watching
+from flows.commands import (
+    backfilling,
+    care,
+    database,
+    judging,
+    life,
+    models,
+    privacy,
+    reading,
+    runs,
+    schedules,
+    starting,
+    watching,
+)
 from tasks import logs
 from tasks.errors import PrescoreError, UsageError
 from tasks.interrupts import answer_interrupts
@@ -36,6 +49,7 @@ COMMANDS = (
     database.migrate,
     runs.train,
     runs.score,
+    backfilling.backfill,
     reading.features,
     reading.status,
     reading.explain,

@@ -55,6 +55,9 @@ POINTS = (
     "retired.cleared",
 )
 
+#: Those of a run whose pipeline declares [history], once a storage that readers saw is cleared.
+HISTORY_POINTS = ("history.archived",)
+
 #: Those of a run whose pipeline declares [archive], behind the others.
 ARCHIVE_POINTS = (
     "archive.begun",

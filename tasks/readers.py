@@ -24,6 +24,8 @@ from tasks.pipeline import Pipeline
 from tasks.transport import quoted_table
 
 STORAGES = (1, 2, 3)
+#: Stands for the table of past instants where a storage is asked for; head never names it.
+BACKFILL = 0
 # Bytes of a name; PostgreSQL cuts what is longer.
 MOST_NAME = 63
 
@@ -112,8 +114,8 @@ class Objects:
         return quoted_table("prescore_rows", self.pipeline)
 
     def storage_name(self, storage_id: int) -> str:
-        """Unquoted name of a storage's table."""
-        return f"{self.pipeline}_{storage_id}"
+        """Unquoted name of a storage's table; ``BACKFILL`` is the one that holds past instants."""
+        return f"{self.pipeline}_{'backfill' if storage_id == BACKFILL else storage_id}"
 
     def storage(self, storage_id: int) -> str:
         """A storage's table."""
@@ -172,11 +174,6 @@ class Objects:
         return quoted_table("predictions", f"{self.pipeline}_backfill")
 
     @property
-    def backfill_function(self) -> str:
-        """The function that returns the rows of one past instant."""
-        return quoted_table("predictions", f"{self.pipeline}_as_of")
-
-    @property
     def key_tables(self) -> tuple[str, ...]:
         """Every table of the pipeline that holds keys of entities; the last two are there only once they were needed."""
         return (self.rows, self.history, self.backfill)
@@ -188,7 +185,6 @@ class Objects:
         return (
             ("function", f"{self.seen}({keys}, timestamptz)"),
             ("function", f"{self.seen}(timestamptz)"),
-            ("function", f"{self.backfill_function}(timestamptz)"),
             ("function", f"{self.function}({keys}, interval)"),
             ("view", self.history_view),
             ("view", self.backfill_view),

@@ -267,8 +267,8 @@ class LocalRunner:
     after another 4.3, two threads 4.9, two processes 12.3 (imports without compiled bytecode among them).
     """
 
-    def __init__(self, workers: int, place: Place) -> None:
-        self._place = place
+    def __init__(self, workers: int, place: Place, work: Callable[[Any, Place], Any] = work) -> None:
+        self._place, self._work = place, work
         self._threads = max(1, (os.cpu_count() or 1) // workers)
         self._free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prescore shard")
@@ -277,9 +277,9 @@ class LocalRunner:
         self._lock = threading.Lock()
         self._closed = False
 
-    def submit(self, order: Order) -> Future[int]:
+    def submit(self, order: Any) -> Future[Any]:
         """Give a shard to a process that is free, or to a new one."""
-        begun: queue.SimpleQueue[Future[int]] = queue.SimpleQueue()
+        begun: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         future = self._pool.submit(self._call, order, begun)
         begun.put(future)
         return future
@@ -301,7 +301,7 @@ class LocalRunner:
             process.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _call(self, order: Order, begun: queue.SimpleQueue[Future[int]]) -> int:
+    def _call(self, order: Any, begun: queue.SimpleQueue[Future[Any]]) -> Any:
         future = begun.get()
         process = self._take_process()
         with self._lock:
@@ -326,7 +326,7 @@ class LocalRunner:
         with self._lock:
             if self._closed:
                 raise WorkerLost("of this machine", "the run has ended")
-            process = _Process(self._place, self._threads)
+            process = _Process(self._place, self._threads, self._work)
             self._all.append(process)
         return process
 
@@ -334,19 +334,21 @@ class LocalRunner:
 class _Process:
     """One process of this machine, which scores what comes through its pipe."""
 
-    def __init__(self, place: Place, threads: int) -> None:
+    def __init__(self, place: Place, threads: int, work: Callable[[Any, Place], Any]) -> None:
         # Spawned: a fork would share the connections and the thread pools of this process.
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(other, place, threads), name="prescore worker", daemon=True)
+        self._process = context.Process(
+            target=serve, args=(other, place, threads, work), name="prescore worker", daemon=True
+        )
         self._process.start()
         other.close()
 
-    def score(self, order: Order) -> int:
+    def score(self, order: Any) -> Any:
         """Have a shard scored and return its number of rows."""
         try:
             self._pipe.send(order)
-            answer: int | BaseException = self._pipe.recv()
+            answer: Any = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(5)
             raise WorkerLost(f"process {self._process.pid}", f"exit status {self._process.exitcode}") from None
@@ -361,7 +363,7 @@ class _Process:
         self._process.join(5)
 
 
-def serve(pipe: Connection, place: Place, threads: int) -> None:
+def serve(pipe: Connection, place: Place, threads: int, work: Callable[[Any, Place], Any] = work) -> None:
     """Score what comes through a pipe until it is closed; what a worker process of this machine does.
 
     It ends with the process that started it: otherwise it would hold a shard that nobody waits for.
@@ -384,7 +386,7 @@ def serve(pipe: Connection, place: Place, threads: int) -> None:
             except EOFError:
                 return
             try:
-                answer: int | BaseException = work(order, place)
+                answer: Any = work(order, place)
             except BaseException as error:
                 answer = error
             pipe.send(answer)

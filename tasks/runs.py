@@ -165,6 +165,12 @@ class Run:
     snapshot: Snapshot | None = None
     #: Where the sources are on another server: the connection that keeps their snapshot.
     sources_holder: sa.Connection | None = None
+    #: The statement that makes sure, in the transaction of the rows, that nobody took the run for dead.
+    fence: str = "fence_writer"
+    #: What the connection that writes rows is called.
+    writes_as: str = "prescore data"
+    #: Whether prescore.rejections may list entities of it.
+    lists_rejections: bool = True
     #: Ends the transactions that hold the snapshots.
     let_go: Callable[[], None] = field(default=lambda: None, repr=False)
     #: Who or what started it; None where that is not known.

@@ -43,12 +43,13 @@ def list_rejections(run_id: int) -> str:
 class DuplicateEntities(PrescoreError):
     """A query returned entities more than once."""
 
-    def __init__(self, origin: str, entities: int, run_id: int) -> None:
+    def __init__(self, origin: str, entities: int, run_id: int | None) -> None:
         self.origin, self.entities = origin, entities
+        listed = "" if run_id is None else f"They are listed by {list_rejections(run_id)}. "
         super().__init__(
             f"{origin} returned {entities:,} entities more than once; it must return exactly one row each. Nothing was "
-            f"published; the last good publication is still served. They are listed by "
-            f"{list_rejections(run_id)}. Look for a join that multiplies rows, and aggregate or restrict it."
+            f"published; the last good publication is still served. {listed}Look for a join that multiplies rows, and "
+            "aggregate or restrict it."
         )
 
 
@@ -96,7 +97,7 @@ def stage(
         When a later run found this one dead: then the storage is not this run's to fill any more.
     """
     assert run.snapshot is not None
-    with open_session(run.url) as writer:
+    with open_session(run.url, run.writes_as) as writer:
         target = _target(writer, scorer, objects.storage_name(storage_id))
         if books is None:
             writer.execute("BEGIN")
@@ -129,7 +130,7 @@ def stage(
                 raise _without_key(scorer) from None
             raise
         reached("copy.finished")
-        _read_back(writer, scorer, objects.storage(storage_id), sent.rows)
+        _read_back(writer, scorer, objects.storage(storage_id), sent.rows, run.generation_id)
         reached("copy.read_back")
 
 
@@ -162,7 +163,7 @@ def resample(
 
 
 def _fence(writer: Session, run: Run) -> None:
-    statement = load_query("fence_writer", {"run_id": literal(run.run_id)})
+    statement = load_query(run.fence, {"run_id": literal(run.run_id)})
     if not writer.table(statement, "Making sure that the run is alive").num_rows:
         raise Fenced(run.pipeline.name, "it was found dead and marked crashed by a later run")
 
@@ -319,7 +320,7 @@ def _duplicates(run: Run, scorer: Scorer, objects: Objects, selection: Selection
             if found.num_rows:
                 keys, count = found.select([c.name for c in key]), found.column("entities")[0].as_py()
                 return _listed(run, pipeline.features.origin, "duplicate_features", keys, count)
-    return DuplicateEntities(pipeline.features.origin, 1, run.run_id)
+    return DuplicateEntities(pipeline.features.origin, 1, run.run_id if run.lists_rejections else None)
 
 
 def _entities_twice(session: Session, run: Run, scorer: Scorer, selection: Selection) -> DuplicateEntities | None:
@@ -346,6 +347,8 @@ def _listed(run: Run, origin: str, reason: str, keys: pa.Table, count: int) -> D
         }
         for row in keys.to_pylist()
     ]
+    if not run.lists_rejections:
+        return DuplicateEntities(origin, count, None)
     if values:
         run.connection.execute(sa.text(load_query("insert_rejection")), values)
         run.connection.commit()
@@ -361,7 +364,7 @@ def _without_key(scorer: Scorer) -> QueryRefused:
     )
 
 
-def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | None) -> None:
+def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | None, generation_id: int) -> None:
     if sent is None:
         return
     key = scorer.contract.key
@@ -373,6 +376,7 @@ def _read_back(writer: Session, scorer: Scorer, storage: str, sent: pa.Table | N
             "key_arrays": key_arrays(sent, key),
             "key_names": names(key),
             "key_matches": " AND ".join(f"r.{quote(c.name)} = sent.{quote(c.name)}" for c in key),
+            "generation_id": literal(generation_id),
         },
     )
     found = writer.table(statement, "Reading rows back")

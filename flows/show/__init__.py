@@ -1,5 +1,6 @@
 """What the commands print: tables for people on stdout, one JSON object for programs, progress on stderr."""
 
+from flows.show.backfills import show_backfill, show_instant
 from flows.show.deployments import show_deployed, show_served
 from flows.show.entities import show_features, show_preview
 from flows.show.erasures import show_erasure, show_readmission
@@ -19,6 +20,7 @@ __all__ = [
     "as_program",
     "print_json",
     "say",
+    "show_backfill",
     "show_cancellation",
     "show_checks",
     "show_checks_explained",
@@ -30,6 +32,7 @@ __all__ = [
     "show_features",
     "show_granted",
     "show_health",
+    "show_instant",
     "show_lookup",
     "show_models",
     "show_preview",

@@ -10,5 +10,5 @@ SELECT pg_export_snapshot() AS snapshot,
         FROM pg_catalog.pg_stat_activity AS a
         WHERE a.datname = current_database() AND a.backend_type = 'client backend'
           AND a.pid NOT IN (pg_backend_pid(), CAST(:lock_pid AS integer))
-          AND a.application_name NOT IN ('prescore reader', 'prescore snapshot', 'prescore heartbeat')) AS oldest_transaction,
+          AND a.application_name NOT IN ('prescore reader', 'prescore snapshot', 'prescore heartbeat', 'prescore backfill')) AS oldest_transaction,
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_transactions

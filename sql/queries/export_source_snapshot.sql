@@ -6,5 +6,5 @@ SELECT pg_export_snapshot() AS snapshot,
        (SELECT min(a.xact_start)
         FROM pg_catalog.pg_stat_activity AS a
         WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-          AND a.application_name NOT IN ('prescore reader', 'prescore snapshot', 'prescore heartbeat')) AS oldest_transaction,
+          AND a.application_name NOT IN ('prescore reader', 'prescore snapshot', 'prescore heartbeat', 'prescore backfill')) AS oldest_transaction,
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_transactions

@@ -132,6 +132,21 @@ def tables(query: UserQuery) -> set[tuple[str | None, str]]:
     SqlInvalid
         When the text is no SQL.
     """
+    return _read(query).tables
+
+
+def asks_when(query: UserQuery) -> bool:
+    """Say whether an entity query reads ``run``, without which it lists the same entities for every as_of.
+
+    Raises
+    ------
+    SqlInvalid
+        When the text is no SQL.
+    """
+    return "run" in _read(query).referenced
+
+
+def _read(query: UserQuery) -> _Reading:
     try:
         statements = parse(query.text)
     except ParseError as error:
@@ -141,7 +156,7 @@ def tables(query: UserQuery) -> set[tuple[str | None, str]]:
         reading.walk(tuple(statement.stmt for statement in statements), frozenset(), _Place.TOP)
     except RecursionError:
         raise SqlInvalid(query.origin, None, TOO_DEEP) from None
-    return reading.tables
+    return reading
 
 
 def _expression_problem(text: str) -> str | None:

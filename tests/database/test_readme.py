@@ -8,6 +8,7 @@ import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pglast import parse_sql
 from pglast.stream import RawStream
 from typer.testing import CliRunner
 
+from flows.backfill import backfill
 from flows.cli import app
 from flows.train import train
 from tasks.demo import pipeline_folder
@@ -57,6 +59,7 @@ def _world(url: str, folder: Path, declaration: str) -> World:
     )
     train(world.settings, "churn")
     assert world.score("churn").status is Status.PUBLISHED
+    assert backfill(world.settings, "churn", [datetime.now(UTC) - timedelta(hours=1)]).exit_code == 0
     return world
 
 
