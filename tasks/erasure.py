@@ -154,7 +154,7 @@ def forget(url: str, pipeline: str, key: Sequence[str], *, rewrite: bool = False
         When a place could not be changed, such as an archive that cannot be reached: all the others were.
     """
     with hold_lock(url, pipeline) as connection:
-        connection.execute(sa.text(load_query("forbid_timeouts")))
+        connection.execute(sa.text(load_query("forbid_timeouts")), {"idle_ms": "0"})  # for as long as it takes
         entity = _identify(connection, pipeline, key)
         end_writers(connection, pipeline)
         rows(connection, "reap_runs", pipeline=pipeline)
