@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
+from urllib.parse import quote as percent_encoded
+from urllib.parse import quote_plus
 
 import psycopg2
 import sqlalchemy as sa
@@ -39,10 +41,26 @@ SESSION = (
 # How long a statement may take on connections that are made within limit_statements.
 _STATEMENT_SECONDS: ContextVar[float | None] = ContextVar("statement seconds", default=None)
 
+# Parameters of an address that are secrets, and what stands between :// and @.
+_SECRET_PARAMETERS = ("password", "sslpassword")
+_CREDENTIALS = re.compile(r"://[^\s/@]*:[^\s@]*@")
+
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
-class SourceUrl(str):
+class DatabaseUrl(str):
+    """The address of a server, with its password: what shows it by accident shows host and database only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        try:
+            return f"<{describe_url(self)}>"
+        except PrescoreError:
+            return "<no address of a database>"
+
+
+class SourceUrl(DatabaseUrl):
     """The address of a server that the sources are on, apart from the predictions; messages name its variable."""
 
     __slots__ = ()
@@ -52,7 +70,7 @@ class DatabaseUnreachable(PrescoreError):
     """No connection to the database could be made."""
 
     def __init__(self, url: str, cause: str) -> None:
-        self.place = describe_url(url)
+        self.place, cause = describe_url(url), without_secrets(cause, url)
         unset = "the embedded PostgreSQL" if not isinstance(url, SourceUrl) else "the database of the predictions"
         super().__init__(
             f"No connection to {self.place}: {cause.rstrip('.?!')}. Nothing was changed. Check {variable_of(url)}, or "
@@ -114,7 +132,7 @@ def load_query(name: str, fragments: Mapping[str, str] | None = None) -> str:
 
 def describe_url(url: str) -> str:
     """Return host, port and database of a URL, without user and password."""
-    parsed = make_url(url)
+    parsed = _parsed(url)
     host = parsed.host or parsed.query.get("host") or "the local socket"
     return f"database {parsed.database or '?'} on {host}" + (f":{parsed.port}" if parsed.port else "")
 
@@ -235,11 +253,12 @@ def resolve_url(settings: Settings) -> str:
     from tasks import migrations
 
     if settings.database_url is not None:
-        migrations.require_current(settings.database_url)
-        return settings.database_url
+        url = DatabaseUrl(settings.database_url)
+        migrations.require_current(url)
+        return url
     from tasks import embedded
 
-    url = embedded.ensure_running(settings.data_dir)
+    url = DatabaseUrl(embedded.ensure_running(settings.data_dir))
     migrations.apply(url)
     return url
 
@@ -258,17 +277,35 @@ def resolve_source_url(settings: Settings, url: str) -> str:
 
 def libpq_url(url: str) -> str:
     """Return a URL that libpq, and so ADBC and psql, can read."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return _parsed(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def without_secrets(words: str, url: str) -> str:
+    """Return a driver's words without the secrets of an address, however they are written in it; libpq repeats what it
+    cannot read of one.
+    """
+    parsed = _parsed(url)
+    named = [parsed.password, *(parsed.query.get(name) for name in _SECRET_PARAMETERS)]
+    for secret in {str(value) for value in named if value}:
+        for written in {secret, quote_plus(secret), percent_encoded(secret)}:
+            words = words.replace(written, "***")
+    return _CREDENTIALS.sub("://***@", words)
+
+
+def _parsed(url: str) -> URL:
+    """Return the parts of an address; one that is none is refused without repeating any of it."""
+    try:
+        return make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: what stands where the port belongs is no number
+        raise PrescoreError(
+            f"{variable_of(url)} is not a database URL. Nothing was changed. Write it as "
+            "postgresql://role:password@host:5432/database; in a password write / as %2F, : as %3A and @ as %40. Several "
+            "hosts are written as ?host=one,two&port=5432,5432."
+        ) from None
 
 
 def _driver_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError:
-        raise PrescoreError(
-            f"{variable_of(url)} is not a database URL. Nothing was changed. Write it as "
-            "postgresql://role:password@host:5432/database."
-        ) from None
+    parsed = _parsed(url)
     if not parsed.drivername.startswith(("postgresql", "postgres")):
         raise PrescoreError(
             f"{variable_of(url)} names {parsed.drivername!r}; prescore works with PostgreSQL only. Nothing was "

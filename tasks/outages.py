@@ -45,6 +45,11 @@ _OUTAGES = {
         "somebody else held a lock for longer than lock_timeout allows",
         "Wait until their transaction has ended, or raise lock_timeout of this role, and run again.",
     ),
+    "42501": Outage(
+        "this role may not do that",
+        "Work as a role that may: `prescore grant` gives operators what they need, and runs belong to the role that owns "
+        "prescore's schemas.",
+    ),
     "57014": Outage(
         "the statement was cancelled, by a person or because it took longer than statement_timeout",
         "Where that is a limit, raise statement_timeout of this role or database, and run again.",

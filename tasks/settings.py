@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ class Settings:
     """The places that a command works with."""
 
     #: PRESCORE_DATABASE_URL, or what the file says that PRESCORE_DATABASE_URL_FILE names; None means the embedded PostgreSQL.
-    database_url: str | None
+    database_url: str | None = field(repr=False)
     #: PRESCORE_PIPELINES, else ./deployments/pipelines, else the pipelines that prescore ships.
     pipelines_dir: Path
     #: PRESCORE_DATA_DIR, else /var/lib/prescore for root and the XDG data folder for others: the embedded PostgreSQL.
@@ -34,7 +34,7 @@ class Settings:
     compiled: bool = True
     #: PRESCORE_SOURCE_URL, or from PRESCORE_SOURCE_URL_FILE; None means that the sources are in the database that
     #: predictions are served from.
-    source_url: str | None = None
+    source_url: str | None = field(default=None, repr=False)
     #: PRESCORE_METRICS_PORT: where `prescore serve` answers scrapers, on loopback; None means nowhere.
     metrics_port: int | None = None
     #: PRESCORE_OPENLINEAGE: the address of a catalogue that hears of runs; None means nobody does.
