@@ -7,7 +7,7 @@ SELECT current_setting('server_version_num')::integer AS version_number, current
        current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
        current_setting('default_transaction_read_only') AS read_only,
        current_setting('transaction_timeout', true) AS transaction_timeout,
-       nullif(s.idle_in_transaction, 0) AS idle_in_transaction_ms, nullif(s.statement, 0) AS statement_ms,
+       nullif(s.waits, 0) AS lock_ms,
        current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer AS most_connections,
        (SELECT count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.backend_type = 'client backend') AS connections,
        nullif(r.rolconnlimit, -1) AS most_of_role,
@@ -18,7 +18,5 @@ SELECT current_setting('server_version_num')::integer AS version_number, current
        (SELECT t.ssl FROM pg_catalog.pg_stat_ssl AS t WHERE t.pid = pg_backend_pid()) AS encrypted
 FROM pg_catalog.pg_roles AS r
 CROSS JOIN pg_catalog.pg_database AS d
-CROSS JOIN (SELECT max(reset_val::bigint) FILTER (WHERE name = 'idle_in_transaction_session_timeout') AS idle_in_transaction,
-                   max(reset_val::bigint) FILTER (WHERE name = 'statement_timeout') AS statement
-            FROM pg_catalog.pg_settings) AS s
+CROSS JOIN (SELECT reset_val::bigint AS waits FROM pg_catalog.pg_settings WHERE name = 'lock_timeout') AS s
 WHERE r.rolname = current_user AND d.datname = current_database()

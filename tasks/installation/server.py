@@ -28,8 +28,8 @@ SLOT_BYTES = 1024**3
 # Share of the connections from which on a run may find none left, and how many one run takes: it, its snapshot, heartbeat,
 # two of the data path, and one for a check or an index.
 BUSY, CONNECTIONS_OF_A_RUN = 0.9, 6
-# Settings of time that are shorter end what a run needs to do.
-SHORT = timedelta(minutes=10)
+# Whoever waits less for a lock gives up where a run would have gone on.
+SHORT = timedelta(minutes=1)
 
 # Without these, what was published may not survive a loss of power.
 DURABLE = ("fsync", "full_page_writes")
@@ -148,25 +148,21 @@ def _settings(found: Any) -> Iterator[Symptom]:
             means="No run can publish here.",
             remedy="Point PRESCORE_DATABASE_URL at the primary, and PRESCORE_SOURCE_URL at the standby if sources are read there.",
         )
-    for name, milliseconds in (
-        ("statement_timeout", found.statement_ms),
-        ("idle_in_transaction_session_timeout", found.idle_in_transaction_ms),
-    ):
-        if milliseconds is not None and timedelta(milliseconds=milliseconds) < SHORT:
-            yield Symptom(
-                code="settings.timeout",
-                what=f"{name} is {milliseconds:,} ms for role {found.role}.",
-                means="Runs set it aside on the connections that hold their lock and their snapshot; other long statements of "
-                "prescore, such as building an index, may be cancelled, and the run then fails.",
-                remedy=f"ALTER ROLE {found.role} SET {name} = 0.",
-                wrong=False,
-            )
+    if found.lock_ms is not None and timedelta(milliseconds=found.lock_ms) < SHORT:
+        yield Symptom(
+            code="settings.timeout",
+            what=f"lock_timeout is {found.lock_ms:,} ms for role {found.role}.",
+            means="A run that has to wait for somebody fails instead; what was published is served until it expires.",
+            remedy=f"ALTER ROLE {found.role} SET lock_timeout = 0.",
+            wrong=False,
+        )
     if found.transaction_timeout not in {None, "0"}:
         yield Symptom(
             code="settings.timeout",
             what=f"transaction_timeout is {found.transaction_timeout} for role {found.role}.",
-            means="A run that reads for longer loses its snapshot and fails; what was published is served until it expires.",
+            means="Runs set it aside for what they read and publish; what else takes long, such as building an index, is ended.",
             remedy=f"ALTER ROLE {found.role} SET transaction_timeout = 0.",
+            wrong=False,
         )
 
 
