@@ -79,8 +79,8 @@ def test_connections_that_are_ended_at_random_moments_cost_a_run_and_nothing_els
             if raised is None:
                 assert published
             elif not published:
-                assert last["status"] == Status.FAILED
-                assert last["message"] == str(raised)
+                if moment.at != "run.locked":  # from then on there is a record of it
+                    assert (last["status"], last["message"]) == (Status.FAILED, str(raised))
                 assert "served" in str(raised) or "Nothing was changed" in str(raised)
             else:
                 assert last["status"] == Status.PUBLISHED

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from tests.conftest import execute, psql_url
 from tests.disturbances import LOCKS, WAITING, wait_until
 from tests.end_to_end.test_prefect import alive, answers, environment_of, eventually, family, free_port
 from tests.nights import Night, make_night, reading
+from tests.servers import all_servers
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -113,21 +114,33 @@ class Prefect:
 
 @pytest.fixture(scope="module")
 def prefect(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    names = {name: f"{name}_{uuid4().hex[:8]}" for name in ("night", "prefect")}
-    for name in names.values():
-        execute(server_url, f"CREATE DATABASE {name}")
-    url = psql_url(server_url, names["night"])
+    of_prefect = server_for_prefect()
+    names = {server_url: f"night_{uuid4().hex[:8]}", of_prefect: f"prefect_{uuid4().hex[:8]}"}
+    for server, name in names.items():
+        execute(server, f"CREATE DATABASE {name}")
+    url = psql_url(server_url, names[server_url])
     migrations.apply(url)
     night = make_night(url, tmp_path_factory.mktemp("night"))
-    own = psql_url(server_url, names["prefect"]).replace("postgresql://", "postgresql+asyncpg://")
+    own = psql_url(of_prefect, names[of_prefect]).replace("postgresql://", "postgresql+asyncpg://")
     found = Prefect(tmp_path_factory.mktemp("prefect"), free_port(), own.partition("?")[0], night)
     try:
         found.start_server()
         yield found
     finally:
         found.end()
-        for name in names.values():
-            execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+        for server, name in names.items():
+            execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def server_for_prefect() -> str:
+    """Return a PostgreSQL that Prefect can use: it wants an extension that the embedded one does not have."""
+    for server in all_servers():
+        url = psql_url(server.url(), "postgres")
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'")
+            if cursor.fetchone() is not None:
+                return url
+    pytest.skip("no PostgreSQL with pg_trgm is installed")
 
 
 @pytest.fixture
