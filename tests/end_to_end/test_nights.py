@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from flows.score import RunSummary
-from tasks import faults, runs
+from tasks import faults
 from tasks.errors import PrescoreError
 from tasks.runs import AsOfRefused, Status, Trigger
 from tests.conftest import psql_url
@@ -49,9 +49,8 @@ def night(_night: Night) -> Iterator[Night]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "cuts"), [(2, 100)])
 def test_connections_that_are_ended_at_random_moments_cost_a_run_and_nothing_else(
-    night: Night, monkeypatch: pytest.MonkeyPatch, seed: int, cuts: int
+    night: Night, seed: int, cuts: int
 ) -> None:
-    monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.01)  # or else none would be caught at it
     chance, ended, outcomes = random.Random(seed), Counter[str](), Counter[str]()
 
     def end_one() -> None:
