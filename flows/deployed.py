@@ -31,6 +31,7 @@ from tasks.deployments import is_full
 from tasks.endings import RunCancelled, RunTimedOut
 from tasks.errors import PrescoreError
 from tasks.events import Ended, Seen
+from tasks.interrupts import answer_interrupts
 from tasks.page import Picture
 from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings, wants_json_logs
@@ -133,6 +134,7 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     says why. However it ends, it leaves a report.
     """
     log_into_run()
+    answer_interrupts()  # SIGTERM as well: it would wait until PostgreSQL has answered, and be followed by SIGKILL
     settings, begun = read_settings(), time.monotonic()
     progress = ProgressArtifact(params.pipeline, PrefectSender(report.progress_key(params.pipeline)))
     watch = Stopwatch(progress)
@@ -179,6 +181,7 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
 def train(params: TrainParameters) -> State[dict[str, Any]]:
     """Train a pipeline's model: labels and features, fit, evaluate, register a version."""
     log_into_run()
+    answer_interrupts()
     summary = training.train(read_settings(), params.pipeline, as_of=params.as_of, promote=params.promote)
     result = {"model": summary.model, "version": summary.version, "promoted": summary.promoted}
     return Completed(message=f"Version {summary.version} of {summary.model}: {summary.promotion}", data=result)

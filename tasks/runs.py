@@ -321,6 +321,7 @@ def open_run(
 
 def _end(run: Run, watchdog: Watchdog, error: BaseException) -> BaseException:
     """Write down that something ended a run, and return what its caller is to be told: that, or what was behind it."""
+    error = _asked_to_end(error) or error
     lost = isinstance(error, Exception) and not isinstance(error, Fenced) and _lost(run.connection)
     told = watchdog.reason() if lost or isinstance(error, Fenced) else watchdog.ended
     if told is not None:
@@ -329,8 +330,27 @@ def _end(run: Run, watchdog: Watchdog, error: BaseException) -> BaseException:
     # Ctrl-C, an exit, Prefect's answer to SIGTERM: no errors, somebody wanted the end.
     status = Status.FAILED if isinstance(error, Exception) else Status.CANCELLED
     reason = _reason(run, error, lost=lost)
-    run.end(status, str(reason) if isinstance(reason, PrescoreError) else f"{type(error).__name__} ended the run")
+    if status is Status.CANCELLED:
+        message = f"Cancelled from outside ({type(error).__name__}) before it published. What was published before is still served."
+    else:
+        message = str(reason) if isinstance(reason, PrescoreError) else f"{type(error).__name__} ended the run"
+    run.end(status, message)
     return reason
+
+
+def _asked_to_end(error: BaseException) -> BaseException | None:
+    """Return the interrupt behind an error, if there is one.
+
+    psycopg2 closes a connection whose waiting was interrupted, and what then wants to clean up on it runs into that.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if not isinstance(found, Exception | GeneratorExit):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def _reason(run: Run, error: BaseException, *, lost: bool) -> BaseException:

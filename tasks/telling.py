@@ -169,8 +169,8 @@ class Teller:
 
 
 def started(trigger: str, by: str | None) -> str:
-    """Return what started a run, with who or what that was where it is known: ``manual (anna)``."""
-    return f"{trigger} ({by})" if by else trigger
+    """Return what started a run, with who or what that was where it is known: ``manual (anna)``, ``scheduled (full)``."""
+    return f"{trigger} ({by.removeprefix('schedule ')})" if by else trigger
 
 
 def shown(value: Any) -> str:

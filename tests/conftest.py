@@ -8,6 +8,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -107,6 +108,18 @@ def execute(url: str, statement: str) -> None:
 def server_url(request: pytest.FixtureRequest) -> str:
     """The maintenance database of a server of the run: the main one, and each other one in tests/database."""
     return _started(getattr(request, "param", None) or main_server())
+
+
+@pytest.fixture(scope="session")
+def prefect_store_url() -> str:
+    """The maintenance database of a server that Prefect's can store in: it needs pg_trgm, which the embedded one lacks."""
+    for server in all_servers():
+        url = _started(server)
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'")
+            if cursor.rowcount:
+                return url
+    pytest.skip("no PostgreSQL here has pg_trgm, which the server of Prefect needs")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.costs import RunCost
 from tasks.population import Mode
-from tasks.runs import Status, hold_lock
+from tasks.runs import Run, Status, hold_lock
 from tests.factories import make_model, make_pipeline, make_world
 
 
@@ -107,3 +108,29 @@ def test_json_is_printed_without_progress_and_with_the_cost(
         assert CliRunner().invoke(app, ["score", "items", "--trigger", "recovery"]).exit_code == 0
     last = world.one("SELECT status, trigger, started_by FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
     assert last == {"status": "skipped", "trigger": "recovery", "started_by": me}
+
+
+def test_an_interrupt_that_breaks_the_connection_first_is_a_cancellation_too(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg2 closes the connection that was waiting; what cleans up on it fails, and hides the interrupt."""
+    world = make_world(database_url, tmp_path)
+    make_model(world, make_pipeline(world))
+
+    def end(run: Run, *_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            run.connection.connection.driver_connection.close()  # type: ignore[union-attr]
+            run.connection.rollback()
+
+    monkeypatch.setattr("flows.score.check_guards", end)
+    with pytest.raises(KeyboardInterrupt):
+        world.score()
+
+    assert world.one("SELECT status, message FROM prescore.runs") == {
+        "status": "cancelled",
+        "message": "Cancelled from outside (KeyboardInterrupt) before it published. What was published before is still served.",
+    }
+    monkeypatch.undo()
+    assert world.score().status is Status.PUBLISHED
