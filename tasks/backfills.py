@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import population, registry, row_history, staging, tallies
+from tasks import logs, population, registry, row_history, staging, tallies
 from tasks.checks import CHECKS
 from tasks.checks.evidence import Evidence
 from tasks.columns import key_hash
@@ -112,7 +112,8 @@ class _Instant(Run):
 
 def score_past(order: PastOrder, place: Place) -> Outcome:
     """Score one past instant; what prescore refuses, and errors, end the instant and are told in the outcome."""
-    with connect(place.url, "prescore backfill") as connection:
+    about = logs.about(pipeline=order.pipeline, trigger="backfill", step="score a past instant")
+    with about, connect(place.url, "prescore backfill") as connection:
         known = {"pipeline": order.pipeline, "as_of": order.as_of}
         if not connection.execute(sa.text(load_query("take_instant_lock")), known).scalar_one():
             return Outcome(as_of=order.as_of, ended=Ended.BUSY, message="another process is at work on it")
@@ -135,6 +136,7 @@ def _score(connection: sa.Connection, order: PastOrder, place: Place) -> Outcome
     forgotten = read_forgotten(connection, pipeline.name)
     connection.rollback()
     version = find_model(connection, pipeline, order)
+    logs.note(model=pipeline.model.name, model_version=version.version)
     found = one(connection, "find_backfill", pipeline=pipeline.name, as_of=order.as_of)
     connection.rollback()
     wanted = (pipeline.model.name, version.version, pipeline.logic_digest)

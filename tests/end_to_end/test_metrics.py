@@ -22,7 +22,9 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.exporter import expose
 from tasks import metrics
+from tasks.findings import CheckClass, Disposition, Verdict
 from tasks.quarantine import quarantine
+from tasks.runs import Status
 from tasks.settings import Settings
 from tests import readme
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
@@ -161,6 +163,18 @@ def test_the_state_follows_the_clock_while_nothing_runs(
     assert state_of(found) == [state]
     assert [get(found, "prescore_rows", readers=kind) for kind in ("usable", "hidden")] == [usable, 599 - usable]
     assert (get(found, "prescore_until_stale_seconds") or 0) == pytest.approx((36 - hours) * 3600)
+
+
+def test_the_words_of_states_and_verdicts_are_those_of_runs_and_readers() -> None:
+    assert {*metrics.STATUSES, "skipped"} == {status.value for status in Status}
+    listed = {
+        word for row in readme.rows(readme.section("Look up a prediction")) for word in re.findall(r"`(\w+)`", row[0])
+    }
+    assert {*metrics.ROW_STATES, "missing"} <= listed
+    assert set(metrics.STATES) <= {*metrics.ROW_STATES, "missing"}
+    assert set(metrics.CLASSES) == {each.value for each in CheckClass}
+    assert set(metrics.EFFECTS) == {each.value for each in Verdict} - {"unknown"}
+    assert set(metrics.DISPOSITIONS) == {each.name.lower() for each in Disposition}
 
 
 def test_rows_are_counted_one_by_one_for_a_reader_who_asks(world: World) -> None:

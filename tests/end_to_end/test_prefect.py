@@ -94,6 +94,8 @@ class Server:
     #: What is served.
     world: World
     process: subprocess.Popen[bytes]
+    #: Where serve answers scrapers.
+    metrics_port: int
 
     def said(self) -> str:
         """Return what serve printed on standard error."""
@@ -245,14 +247,14 @@ def environment_of(world: World, home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def start_serve(world: World, home: Path, port: int) -> subprocess.Popen[bytes]:
+def start_serve(world: World, home: Path, port: int, **more: str) -> subprocess.Popen[bytes]:
     """Start `prescore serve` in a folder of its own, with a temporary folder that other users write to as well."""
     shared = home / "shared"
     shared.mkdir(exist_ok=True)
     with (home / "stdout").open("ab") as out, (home / "stderr").open("ab") as err:
         return subprocess.Popen(
             [sys.executable, "-c", START, "serve", "--port", str(port)],
-            env=environment_of(world, home, TMPDIR=str(shared), PRESCORE_LOG_FORMAT="json"),
+            env=environment_of(world, home, TMPDIR=str(shared), PRESCORE_LOG_FORMAT="json", **more),
             cwd=home,
             stdin=subprocess.PIPE,
             stdout=out,
@@ -314,7 +316,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Iterato
     world = make_served(url, tmp_path_factory.mktemp("pipelines"), "nightly_items", schedule)
     (world.settings.pipelines_dir / "broken").mkdir()
     (world.settings.pipelines_dir / "broken" / "pipeline.toml").write_text("[entity]\n")
-    process = start_serve(world, home, port)
+    metrics_port = free_port()
+    process = start_serve(world, home, port, PRESCORE_METRICS_PORT=str(metrics_port))
     ours = {
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_HOME": str(home / "prefect"),
@@ -349,7 +352,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_url: str) -> Iterato
 
             eventually(started)
             with temporary_settings(settings), get_client(sync_client=True) as client:
-                yield Server(home=home, client=client, world=world, process=process)
+                yield Server(home=home, client=client, world=world, process=process, metrics_port=metrics_port)
         children = family(process.pid)
     finally:
         process.terminate()
@@ -425,6 +428,10 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     assert told.startswith("# nightly_items: Published\n")
     assert "| 500 | 500 | 0 | 0 |" in told
     assert "## How old the predictions were\n\n![chart](data:image/svg+xml;base64," in told
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=30) as answer:
+        assert 'prescore_last_run_status{pipeline="nightly_items",prescore_last_run_status="published"} 1.0' in (
+            answer.read().decode().splitlines()
+        )
     # What serve, its runner and its run logged: a line each, Prefect's own among them.
     lines = [json.loads(line) for line in server.said().splitlines()]
     of_run = [line for line in lines if line.get("run_id") == 1]
