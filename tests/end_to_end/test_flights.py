@@ -6,9 +6,12 @@ year is already there, every row under its honest instant. What differs between 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +33,8 @@ from tasks.settings import Settings, read_settings
 from tasks.usersql import tables
 from tests import flights
 from tests.conftest import execute, psql_url
+from tests.disturbances import prescore
+from tests.factories import World
 
 pytestmark = [
     pytest.mark.skipif(flights.why_skipped() is not None, reason=str(flights.why_skipped())),
@@ -342,3 +347,55 @@ def test_a_day_is_fresh_until_the_next_run_is_late_and_then_says_so(server_url: 
         30: ({"stale"}, True),
         78: ({"expired"}, False),
     }
+
+
+WRITTEN = "flight_key, as_of, rejected, late_probability"
+
+
+@pytest.mark.slow
+def test_a_backfill_in_random_order_that_was_killed_equals_the_daily_runs(
+    server_url: str, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daily: dict[date, list[tuple[object, ...]]] = {}
+    serving = "storage_id = (SELECT storage_id FROM prescore.head WHERE pipeline = 'flight_delay')"
+    last = TRAINED
+    with copied(server_url, trained.published) as name:
+        url = psql_url(server_url, name)
+        for day in WEEK:
+            flights.replay(url, since=last, until=day)
+            last = day
+            run_as_scheduled(url, PIPELINE.parent, flights.scoring_instant(day))
+            with flights.connected(url) as connection:
+                written = f"SELECT {WRITTEN} FROM prescore_rows.flight_delay WHERE {serving} ORDER BY 1"
+                daily[day] = flights.run(connection, written)
+    with copied(server_url, trained.year) as name:
+        url = psql_url(server_url, name)
+        run_as_scheduled(url, trained.year_pipelines, flights.scoring_instant(WEEK[0]))
+        flights.set_clock(url, flights.scoring_instant(WEEK[-1] + timedelta(days=30)))
+        world = World(url=url, settings=settings(url, trained.year_pipelines))
+        words = ("backfill", PIPELINE.name, "--from", f"{WEEK[0]}", "--to", f"{WEEK[-1]}", "--shuffle", "--json")
+        killed = prescore(world, *words, kill_at="copy.fenced:4")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        resumed = prescore(world, *words, "--workers", "2")
+        assert resumed.returncode == 0, resumed.stderr
+        ended = Counter(outcome["ended"] for outcome in json.loads(resumed.stdout)["outcomes"])
+        assert ended == {"kept": 3, "done": 4}
+        with flights.connected(url) as connection:
+            found = {
+                day: flights.run(
+                    connection,
+                    f"SELECT {WRITTEN} FROM predictions.flight_delay_backfill WHERE as_of = %(at)s ORDER BY 1",
+                    at=flights.scoring_instant(day),
+                )
+                for day in WEEK
+            }
+            order = flights.run(connection, "SELECT as_of FROM prescore.backfills ORDER BY generation_id")
+            (everybody,) = flights.run(connection, "SELECT count(*) FROM predictions.flight_delay_backfill")
+            (served,) = flights.run(connection, "SELECT as_of FROM prescore.head WHERE pipeline = 'flight_delay'")
+    assert served == (flights.scoring_instant(WEEK[0]),)
+    for day in WEEK:
+        assert found[day] == daily[day], day
+    assert everybody == (sum(map(len, daily.values())),)
+    with capsys.disabled():
+        days = ", ".join(f"{at.astimezone(flights.NEW_YORK):%d}" for (at,) in order)
+        print(f"\n{everybody[0]:,} rows of {len(WEEK)} days equal value by value; scored in the order {days}")
