@@ -211,10 +211,6 @@ def ensure(connection: sa.Connection, pipeline: Pipeline, objects: Objects) -> N
     compare(before, objects).refuse()
     connection.execute(sa.text(load_query("lock_backfill_objects")), {"pipeline": objects.pipeline})
     made = one(connection, "find_relation", relation=objects.backfill).there
-    lacks = made and any(
-        not one(connection, "has_column", relation=objects.backfill, name=column.name).there
-        for column in objects.outputs
-    )
     if not made:
         fragments = {
             "backfill": objects.backfill,
@@ -228,7 +224,7 @@ def ensure(connection: sa.Connection, pipeline: Pipeline, objects: Objects) -> N
     if pipeline.features.fingerprint:
         fragments = {"table": objects.backfill, "column": quote(FINGERPRINT.name), "type": FINGERPRINT.postgres_type}
         raw_execute(connection, load_query("add_output", fragments))
-    if not made or lacks:
+    if not _is_told(connection, objects):
         fragments = {
             "view": objects.backfill_view,
             "backfill": objects.backfill,
@@ -244,6 +240,14 @@ def ensure(connection: sa.Connection, pipeline: Pipeline, objects: Objects) -> N
         row_history.comment_on_columns(connection, objects.backfill_view, described)
         row_history.share_readers(connection, objects, objects.backfill_view)
     connection.commit()
+
+
+def _is_told(connection: sa.Connection, objects: Objects) -> bool:
+    """Say whether the view is there with every output: it goes when outputs are removed or get another type."""
+    view = objects.backfill_view
+    return bool(one(connection, "find_relation", relation=view).there) and all(
+        one(connection, "has_column", relation=view, name=column.name).there for column in objects.outputs
+    )
 
 
 def _comments(objects: Objects) -> dict[str, str]:
