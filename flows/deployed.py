@@ -24,10 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows import score as scoring
 from flows import train as training
+from flows.late import collapse_late_runs, due_at, is_of_full_schedule
 from flows.progress import PrefectSender, ProgressArtifact
 from tasks import events, logs, report, watchdog
 from tasks.database import resolve_url
-from tasks.deployments import is_full
 from tasks.endings import RunCancelled, RunTimedOut
 from tasks.errors import PrescoreError
 from tasks.events import Ended, Seen
@@ -139,6 +139,7 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
     progress = ProgressArtifact(params.pipeline, PrefectSender(report.progress_key(params.pipeline)))
     watch = Stopwatch(progress)
     before = _see(settings, params.pipeline)
+    collapse_late_runs()
     try:
         with progress:
             summary = scoring.score(
@@ -152,6 +153,7 @@ def score(params: ScoreParameters) -> State[dict[str, Any]]:
                 started_by=_started_by(params.started_by),
                 watcher=watch,
                 end_process=end_process,
+                due_at=due_at(),
             )
     except (RunCancelled, RunTimedOut) as error:
         _leave_report(settings, params.pipeline, watch, since=begun, refused=str(error))
@@ -327,7 +329,4 @@ def _made_by_full_schedule() -> bool:
     the full runs that were promised would be incremental ones from then on.
     """
     context = FlowRunContext.get()
-    made = None if context is None or context.flow_run is None else context.flow_run
-    if made is None or not made.auto_scheduled or made.created_by is None:
-        return False
-    return is_full(made.created_by.display_value or "")
+    return context is not None and context.flow_run is not None and is_of_full_schedule(context.flow_run)

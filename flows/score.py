@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tasks import (
     dataset_changes,
     freshness,
     lake,
+    lateness,
     lineage,
     logs,
     population,
@@ -42,6 +43,7 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import QueryRefused
 from tasks.freshness import Disposition, Finding, Judgement, Verdict
+from tasks.lateness import NothingDue
 from tasks.migrations import UNFIT
 from tasks.outages import CONTROL_ERRORS, explain
 from tasks.outputs import output_comment
@@ -63,6 +65,10 @@ from tasks.waivers import Waiver
 from tasks.watchdog import EndProcess
 
 logger = logging.getLogger("prescore.score")
+
+# Seconds: how long a full run of a schedule waits for an incremental one, and between two looks. Incremental runs are short; a
+# full one that gave way to one would be missed until its next tick.
+FOR_INCREMENTAL, LOOK_AGAIN = 900.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +143,16 @@ def score(
     started_by: str | None = None,
     watcher: Watcher | None = None,
     end_process: EndProcess | None = None,
+    due_at: datetime | None = None,
 ) -> RunSummary:
     """Score a pipeline once and publish the result, or say why not.
 
-    ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped. What ``waive``
-    names (ids of checks, patterns, groups) holds nothing when it fails: ``because`` tells readers why. ``started_by`` is who or
-    what started the run, where it is known. ``end_process`` is for callers whose process is there for this run alone: it ends
-    the process when the run hangs past its max_duration.
+    ``as_of`` defaults to the clock of the database. A scheduled run that meets another one ends as skipped, but a full one
+    waits for an incremental one. ``due_at`` is the tick that a schedule started it for: if that is long ago it is a recovery,
+    and if another run has done its work since, it ends as skipped. What ``waive`` names (ids of checks, patterns, groups)
+    holds nothing when it fails: ``because`` tells readers why. ``started_by`` is who or what started the run, where it is
+    known. ``end_process`` is for callers whose process is there for this run alone: it ends the process when the run hangs
+    past its max_duration.
 
     Raises
     ------
@@ -161,41 +170,61 @@ def score(
         _refused(settings.database_url, pipeline, asked, trigger, error)
         raise
     source_url = resolve_source_url(settings, url)
-    try:
-        # Outermost: a catalogue that is slow to hear how the run ended keeps no lock from the next one.
-        with lineage.report(settings.lineage_url), backends.use_meter() as meter:
-            watch = Stopwatch(watcher, meter.seconds)
-            with open_run(
-                url,
-                pipeline,
-                trigger=trigger,
-                mode=asked,
-                as_of=as_of,
-                source_url=source_url,
-                started_by=started_by,
-                end_process=end_process,
-            ) as run:
-                lineage.begin(run, asked.value)
-                summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
-                return _with_cost(run, summary, watch)
-    except UNFIT as error:
-        _refused(url, pipeline, asked, trigger, error)
-        raise
-    except CONTROL_ERRORS as error:  # before the run was open; from then on it says so itself
-        raise explain(error, f"The run of {name}") from error
-    except RunInProgress as met:
-        if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
+    due = None if due_at is None else lateness.judge(pipeline, asked, due_at, datetime.now(UTC))
+    if due is not None and due.late and trigger is Trigger.SCHEDULED:
+        trigger = Trigger.RECOVERY
+    patient_until = time.monotonic() + FOR_INCREMENTAL
+    while True:
+        try:
+            # Outermost: a catalogue that is slow to hear how the run ended keeps no lock from the next one.
+            with lineage.report(settings.lineage_url), backends.use_meter() as meter:
+                watch = Stopwatch(watcher, meter.seconds)
+                with open_run(
+                    url,
+                    pipeline,
+                    trigger=trigger,
+                    mode=asked,
+                    as_of=as_of,
+                    source_url=source_url,
+                    started_by=started_by,
+                    end_process=end_process,
+                    due=due,
+                ) as run:
+                    lineage.begin(run, asked.value)
+                    summary = _score_in(run, asked, waiver, watch, settings.compiled_dir)
+                    return _with_cost(run, summary, watch)
+        except UNFIT as error:
+            _refused(url, pipeline, asked, trigger, error)
             raise
-        run_id = runs.skip(url, pipeline, asked, str(met), trigger=trigger, started_by=started_by)
-        return RunSummary(
-            pipeline=name,
-            run_id=run_id,
-            status=Status.SKIPPED,
-            trigger=trigger,
-            started_by=started_by,
-            mode=asked,
-            message=str(met),
-        )
+        except CONTROL_ERRORS as error:  # before the run was open; from then on it says so itself
+            raise explain(error, f"The run of {name}") from error
+        except (RunInProgress, NothingDue) as met:
+            if trigger not in {Trigger.SCHEDULED, Trigger.RECOVERY}:
+                raise
+            if asked is Mode.FULL and _is_incremental(met) and time.monotonic() < patient_until:
+                time.sleep(LOOK_AGAIN)
+                continue
+            return _skipped(url, pipeline, asked, trigger, started_by, str(met))
+
+
+def _is_incremental(met: PrescoreError) -> bool:
+    return isinstance(met, RunInProgress) and met.mode == Mode.INCREMENTAL.value
+
+
+def _skipped(
+    url: str, pipeline: Pipeline, asked: Mode, trigger: Trigger, started_by: str | None, because: str
+) -> RunSummary:
+    """Leave a record of a start that has nothing to do."""
+    run_id = runs.skip(url, pipeline, asked, because, trigger=trigger, started_by=started_by)
+    return RunSummary(
+        pipeline=pipeline.name,
+        run_id=run_id,
+        status=Status.SKIPPED,
+        trigger=trigger,
+        started_by=started_by,
+        mode=asked,
+        message=because,
+    )
 
 
 def _refused(url: str | None, pipeline: Pipeline, asked: Mode, trigger: Trigger, error: PrescoreError) -> None:
@@ -539,6 +568,8 @@ def publish(
     if judgement.overruled:
         overruled = ", ".join(finding.label for finding in judgement.overruled)
         message += f" It was not held for {overruled}: what was served is no better."
+    if run.due is not None and run.due.late:
+        message += f" It makes up for what was due since {run.due.at:%Y-%m-%d %H:%M} UTC."
     message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
     publishing.keep_samples(run, objects, selection, storage_id, judgement.promise.model_version)

@@ -24,6 +24,7 @@ from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.forgotten import keep_out
 from tasks.freshness import without_days
+from tasks.lateness import Due, require_due
 from tasks.outages import CONTROL_ERRORS, explain
 from tasks.pipeline import Pipeline
 from tasks.population import Mode
@@ -78,8 +79,8 @@ class Status(StrEnum):
 class RunInProgress(PrescoreError):
     """Another run of the pipeline holds the lock."""
 
-    def __init__(self, pipeline: str, holder: str, run_id: int | None) -> None:
-        self.pipeline, self.run_id = pipeline, run_id
+    def __init__(self, pipeline: str, holder: str, run_id: int | None, mode: str | None = None) -> None:
+        self.pipeline, self.run_id, self.mode = pipeline, run_id, mode
         super().__init__(
             f"{pipeline} is being run already, by {holder}. Nothing was started; that run goes on. Wait for it: "
             "`prescore status` shows when it ends."
@@ -162,6 +163,8 @@ class Run:
     #: The connection that holds the lock and publishes.
     connection: sa.Connection
     backend_pid: int
+    #: The tick that a schedule started it for.
+    due: Due | None = None
     snapshot: Snapshot | None = None
     #: Where the sources are on another server: the connection that keeps their snapshot.
     sources_holder: sa.Connection | None = None
@@ -234,12 +237,13 @@ def open_run(
     source_url: str | None = None,
     started_by: str | None = None,
     end_process: EndProcess | None = None,
+    due: Due | None = None,
 ) -> Iterator[Run]:
     """Take the lock of the pipeline, mark dead runs as crashed, open a run and its snapshot.
 
     ``source_url`` is where the sources are, if that is another server: then each has a snapshot. ``started_by`` is who or
     what started the run, where it is known. ``end_process`` ends the process where the run hangs past its max_duration, or
-    after somebody has asked it to end.
+    after somebody has asked it to end. ``due`` is the tick that a schedule started it for.
 
     The lock lives exactly as long as its connection: a killed process frees it with its socket.
 
@@ -249,6 +253,8 @@ def open_run(
         Naming the run that holds the lock.
     Migrating
         While somebody migrates the database.
+    NothingDue
+        When what was due at its tick is done.
     PipelinePinned, AsOfRefused, PoolerRefused
     RunCancelled, RunTimedOut
         When it was ended from outside.
@@ -274,6 +280,7 @@ def open_run(
         stack.callback(_release, connection, pipeline.name)
         reached("run.locked")
         _refuse_pinned(connection, pipeline)
+        require_due(connection, pipeline, mode, due)
         pipeline = keep_out(connection, pipeline)
         _bury(connection, pipeline.name)
         opened = one(
@@ -299,6 +306,7 @@ def open_run(
             trigger=trigger,
             started_at=opened.started_at,
             started_by=started_by,
+            due=due,
             connection=connection,
             backend_pid=backend.pid,
         )
@@ -516,7 +524,7 @@ def _holder(connection: sa.Connection, pipeline_name: str) -> RunInProgress:
     if found is None or found.run_id is None:
         return RunInProgress(pipeline_name, "another command", None)
     holder = f"run {found.run_id} (process {found.process_id} on {found.host}, since {found.started_at:%Y-%m-%d %H:%M:%S} UTC)"
-    return RunInProgress(pipeline_name, holder, found.run_id)
+    return RunInProgress(pipeline_name, holder, found.run_id, found.mode)
 
 
 def _refuse_pinned(connection: sa.Connection, pipeline: Pipeline) -> None:

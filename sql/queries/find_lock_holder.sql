@@ -1,6 +1,6 @@
 -- Name the run whose connection holds the lock of a pipeline.
 -- Parameters: pipeline (text). Grain: one row, or none when the lock became free meanwhile.
-SELECT r.run_id, r.process_id, r.host, r.started_at
+SELECT r.run_id, r.process_id, r.host, r.started_at, r.mode
 FROM pg_catalog.pg_locks AS l
 LEFT JOIN prescore.runs AS r ON r.backend_pid = l.pid AND r.pipeline = :pipeline AND r.status = 'running'
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
