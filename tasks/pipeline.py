@@ -544,8 +544,8 @@ def _warnings(pipeline: Pipeline) -> list[str]:
     together = schedule.first_shared(plan.full, plan.incremental) if plan.full and plan.incremental else None
     if together is not None:
         found.append(
-            f"{place} [schedule] incremental: at {together} it fires in the same minute as full. One of the two runs is "
-            "skipped then, and it may be the full one. Choose minutes that full does not use"
+            f"{place} [schedule] incremental: at {together} it fires in the same minute as full. The incremental run is "
+            "skipped then, or the full one waits for it. Choose minutes that full does not use"
         )
     if plan.incremental and pipeline.features.changes is None and not pipeline.features.fingerprint:
         found += _unnoticed(pipeline, place)

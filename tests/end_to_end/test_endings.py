@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,18 +230,24 @@ def test_a_process_that_hangs_is_cancelled_by_force(world: World) -> None:
 # Time is up ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_past_its_max_duration_is_ended_and_says_so(world: World, hold: Callable[..., Held]) -> None:
-    limit(world, "1s")
+def test_a_run_past_its_max_duration_is_ended_and_says_so(
+    world: World, hold: Callable[..., Held], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"leap": 0.0}
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock["leap"]))
+    monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.1)
+    limit(world, "1d")
     held = hold("guards.checked")
     run_id = running(world)
 
+    clock["leap"] = timedelta(days=1).total_seconds()
     wait_until(world, ENDED.format(run_id))
     held.let_go()
 
     assert isinstance(held.error, RunTimedOut)
     status, message = record(world, run_id)
     assert (status, message) == (Status.FAILED, str(held.error))
-    assert message.startswith("Timed out: the run took longer than max_duration, 1s, and was ended. What was served")
+    assert message.startswith("Timed out: the run took longer than max_duration, 1d, and was ended. What was served")
 
 
 @pytest.mark.slow

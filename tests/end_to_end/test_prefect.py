@@ -30,8 +30,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy.engine import make_url
 
-from tasks import migrations
-from tasks.deployments import plan
+from tasks import checks, migrations
+from tasks.deployments import is_full, plan
+from tasks.endings import cancel
 from tasks.errors import DeploymentRefused, ModelNotFound, WorkPoolRefused
 from tasks.runs import hold_lock
 from tasks.steps import step
@@ -150,14 +151,13 @@ class Server:
         answer = self.client.request("POST", "/events/filter", json={"filter": only, "limit": 50})
         return list(answer.raise_for_status().json()["events"])
 
-    def make_due(self, deployment_id: UUID, days: int = 1) -> FlowRun:
-        """Let the server's scheduler make the runs of the last days, which are due, and return the first of them."""
+    def make_due(self, deployment_id: UUID, days: int) -> list[FlowRun]:
+        """Let the server's scheduler make the runs of the last days, which are due, and return them."""
         now = datetime.now(UTC)
         span = {"start_time": (now - timedelta(days=days)).isoformat(), "end_time": now.isoformat()}
         path = {"id": deployment_id}
         self.client.request("POST", "/deployments/{id}/schedule", path_params=path, json=span).raise_for_status()
-        due = [run for run in self.runs_of(deployment_id) if (run.expected_start_time or now) < now]
-        return min(due, key=lambda run: run.expected_start_time or now)
+        return [run for run in self.runs_of(deployment_id) if (run.expected_start_time or now) < now]
 
     def last_flow_run(self) -> FlowRun:
         """Return the flow run that began last."""
@@ -382,6 +382,11 @@ def score_in_a_flow_run(pipeline: str, **parameters: Any) -> Any:
     return score(ScoreParameters(pipeline=pipeline, **parameters), return_state=True)
 
 
+def schedule_of(run: FlowRun) -> str:
+    """Return the name of the schedule that made a flow run."""
+    return (run.created_by and run.created_by.display_value) or ""
+
+
 def password(world: World) -> str:
     """Return the password in the address of the database."""
     found = make_url(world.url).password
@@ -390,7 +395,7 @@ def password(world: World) -> str:
 
 
 def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server) -> None:
-    """The scheduler of the server makes the run of a day ago, of the deployment's own schedule, and it takes place."""
+    """The server's scheduler makes the runs of the last four days, of the deployment's own schedule: one takes place."""
     world, deployment = server.world, server.served()
 
     def ahead() -> list[FlowRun] | None:
@@ -398,8 +403,8 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
         return found or None
 
     made = eventually(ahead)
-    run = server.make_due(deployment.id)
-    ended = server.ended(run.id)
+    late = [server.ended(each.id) for each in server.make_due(deployment.id, days=4)]
+    (run,) = [each for each in late if each.state_name == "Completed"]
 
     # What the scheduler made by itself: at the time of the declared zone, in twelve hours and each day after.
     soon = min(run.expected_start_time for run in made if run.expected_start_time is not None)
@@ -410,10 +415,15 @@ def test_serve_runs_a_pipeline_on_its_schedule_with_nobody_there(server: Server)
     # Prefect's folder of runners would belong to whoever comes first on a machine.
     assert not (server.home / "shared" / "runner_storage").exists()
     # What took place.
-    assert (ended.state_name, ended.state and ended.state.message) == ("Completed", "Published generation 1: 500 rows.")
-    assert world.one("SELECT status, trigger, started_by, mode, scored FROM prescore.runs") == {
+    told = str(run.state and run.state.message)
+    assert told.startswith("Published generation 1: 500 rows. It makes up for what was due since ")
+    others = [each for each in late if each.id != run.id]
+    assert [each.state_name for each in others] == ["Skipped"] * 2  # the scheduler makes three at once
+    assert all("is done" in str(each.state) or "is being run already" in str(each.state) for each in others)
+    done = "SELECT status, trigger, started_by, mode, scored FROM prescore.runs WHERE status <> 'skipped'"
+    assert world.one(done) == {
         "status": "published",
-        "trigger": "scheduled",
+        "trigger": "recovery",
         "started_by": "schedule full",
         "mode": "full",
         "scored": 500,
@@ -537,6 +547,18 @@ def test_deploying_puts_pipelines_on_a_work_pool_and_touches_nothing_twice(world
     assert changed["full"].schedule.cron == "30 4 1 * *"  # type: ignore[union-attr]
     assert not changed["incremental-1"].active
     assert changed["incremental-2"].active
+
+    # Where clocks change it is a rule, and fires at three o'clock when there is no half past two.
+    in_berlin = yearly.replace("Asia/Kolkata", "Europe/Berlin").replace("0 3 1 * *", "30 2 * * *")
+    make_pipeline(world, "pooled", toml=PIPELINE_TOML + in_berlin)
+    assert done() == [("score/pooled", "updated")]
+    assert done() == [("score/pooled", "unchanged")]
+    spring = {"start_time": "2027-03-27T12:00:00Z", "end_time": "2027-03-28T12:00:00Z"}
+    path = {"id": deployment.id}
+    server.client.request("POST", "/deployments/{id}/schedule", path_params=path, json=spring).raise_for_status()
+    nights = {run.expected_start_time for run in server.runs_of(deployment.id) if is_full(schedule_of(run))}
+    assert datetime(2027, 3, 28, 1, tzinfo=UTC) in nights
+    assert not {datetime(2027, 3, 28, 0, 30, tzinfo=UTC), datetime(2027, 3, 28, 1, 30, tzinfo=UTC)} & nights
 
     # What is somebody else's is left, and what is gone is named.
     server.client.create_deployment(server.client.create_flow_from_name("score"), "foreign")
@@ -712,6 +734,58 @@ def test_a_run_that_is_ended_from_outside_is_cancelled(
     flow_run = server.last_flow_run()
     assert (flow_run.state_name, world.one("SELECT status FROM prescore.runs")["status"]) == ("Crashed", "cancelled")
     assert server.lines(flow_run.id, 2) == [("load model", "Completed"), ("check guards", "Crashed")]
+
+
+def test_a_run_that_somebody_cancels_by_command_is_cancelled_on_the_page_too(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(world, make_pipeline(world))
+    ask = checks.ask
+
+    def cancelled(evidence: Any, phase: Any) -> Any:
+        assert not cancel(world.url, evidence.run.run_id, because="wrong prices", wait=0).ended
+        return ask(evidence, phase)
+
+    monkeypatch.setattr("tasks.checks.ask", cancelled)
+
+    state = score_in_a_flow_run("items")
+
+    recorded = world.one("SELECT status, message FROM prescore.runs")
+    assert (state.name, state.is_cancelled(), state.message) == ("Cancelled", True, recorded["message"])
+    assert recorded["status"] == "cancelled"
+    assert ": wrong prices. Nothing of this run was published" in recorded["message"]
+    flow_run = server.last_flow_run()
+    assert flow_run.state_name == "Cancelled"
+    assert "wrong prices" in server.report(flow_run.id)[1]
+
+
+def test_late_runs_of_a_schedule_are_ended_by_the_one_that_does_their_work(world: World, server: Server) -> None:
+    from prefect.flow_engine import run_flow_sync
+    from prefect.states import Pending
+
+    from flows.deployed import score
+
+    make_model(world, make_pipeline(world, "tardy", toml=PIPELINE_TOML + '\n[schedule]\nfull = "0 * * * *"\n'))
+    first, begun, *waiting = sorted(server.schedule("tardy", 6), key=lambda run: run.expected_start_time or 0)
+    server.client.set_flow_run_state(begun.id, Pending())
+
+    done = run_flow_sync(score, flow_run=first, parameters=first.parameters, return_type="state")
+    later = run_flow_sync(score, flow_run=begun, parameters=begun.parameters, return_type="state")
+
+    assert done is not None
+    assert "It makes up for what was due since " in str(done.message)
+    assert len(waiting) >= 3
+    for each in waiting:
+        ended = server.ended(each.id)
+        assert ended.state_name == "Skipped"
+        assert f"is done by score tardy, {first.id}." in str(ended.state)
+    assert later is not None
+    assert later.name == "Skipped"
+    assert "is done: run 1 began at " in str(later.message)
+    assert world.rows("SELECT status, trigger FROM prescore.runs ORDER BY run_id") == [
+        ("published", "recovery"),
+        ("skipped", "recovery"),
+    ]
 
 
 def test_a_step_gives_prefect_neither_its_arguments_nor_its_result(server: Server) -> None:
