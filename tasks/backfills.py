@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import logs, population, registry, row_history, staging, tallies
+from tasks import logs, migrations, population, registry, row_history, staging, tallies
 from tasks.checks import CHECKS
 from tasks.checks.evidence import Evidence
 from tasks.columns import key_hash
@@ -115,6 +115,10 @@ def score_past(order: PastOrder, place: Place) -> Outcome:
     about = logs.about(pipeline=order.pipeline, trigger="backfill", step="score a past instant")
     with about, connect(place.url, "prescore backfill") as connection:
         known = {"pipeline": order.pipeline, "as_of": order.as_of}
+        try:
+            migrations.enter_gate(connection)
+        except PrescoreError as error:
+            return Outcome(as_of=order.as_of, ended=Ended.FAILED, message=str(error))
         if not connection.execute(sa.text(load_query("take_instant_lock")), known).scalar_one():
             return Outcome(as_of=order.as_of, ended=Ended.BUSY, message="another process is at work on it")
         for row in rows(connection, "reap_backfills", **known):

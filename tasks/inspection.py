@@ -16,6 +16,7 @@ from tasks.features import AS_OF, FeatureContract, key_list, read_features, read
 from tasks.pipeline import Pipeline, Source, UserQuery
 from tasks.plans import WholeRead
 from tasks.population import count_ranges, cut, population_keys
+from tasks.preview import choose_keys
 from tasks.slices import Watermark
 from tasks.source_server import LONGEST_TRANSACTION
 from tasks.transport import Session
@@ -46,6 +47,24 @@ def inspect(
             look.at_source(source)
     look.at_rights()
     return look.errors, look.warnings
+
+
+def advise(
+    session: Session, pipeline: Pipeline, contract: FeatureContract, now: datetime
+) -> tuple[list[str], list[str]]:
+    """Return errors, and what is read whole for want of an index: a part of what :func:`inspect` asks.
+
+    A few keys are read, and no features.
+    """
+    look = _Look(session=session, pipeline=pipeline, contract=contract, now=now)
+    with look.apart():
+        look.keys = choose_keys(session, pipeline, contract.key, now, PROBED)
+    with look.apart():
+        look.at_plans()
+    for source in pipeline.sources:
+        with look.apart():
+            look.at_source(source)
+    return look.errors, [warning for warning in look.warnings if "index" in warning]
 
 
 @dataclass(kw_only=True)

@@ -83,7 +83,7 @@ class RunsInFlight(PrescoreError):
         named = "; ".join(told[:NAMED]) or "one that ended just now"
         super().__init__(
             f"{max(1, len(told))} at work{so_long}: {named}. Nothing was changed; they go on. Let `prescore migrate --wait 10m` "
-            "wait for them: no other run begins meanwhile."
+            "wait for them: no other run begins meanwhile. `prescore cancel RUN` ends one."
         )
 
 
@@ -279,7 +279,8 @@ def _in_flight(connection: sa.Connection) -> list[str]:
 def _told(row: Any) -> str:
     of = "" if row.pipeline is None else f" of {row.pipeline}"
     if row.run_id is None:
-        return f"a command{of} (backend {row.pid}, role {row.usename}, since {row.since:%Y-%m-%d %H:%M:%S} UTC)"
+        who = f"{row.application_name or 'a command'}{of}"
+        return f"{who} (backend {row.pid}, role {row.usename}, since {row.since:%Y-%m-%d %H:%M:%S} UTC)"
     return f"run {row.run_id}{of} (process {row.process_id} on {row.host}, since {row.since:%Y-%m-%d %H:%M:%S} UTC)"
 
 

@@ -117,7 +117,7 @@ def finish_storage(run: Run, objects: Objects, storage_id: int, written: int) ->
     """
     if written:
         with connect(run.url, "prescore analyse", autocommit=True) as connection:
-            _index_outputs(connection, objects, storage_id)
+            index_outputs(connection, objects, storage_id)
             reached("storage.indexed")
             known = one(connection, "find_row_statistics", rows=objects.rows)
             if not written <= known.seen <= KEYS_ANALYSED_BELOW * written:
@@ -135,7 +135,7 @@ def tidy(run: Run, objects: Objects) -> None:
     """
     run.release_snapshot()
     storage_id = clear_next_storage(run, objects)
-    _index_outputs(run.connection, objects, storage_id)  # plans that name it have no use for a sort
+    index_outputs(run.connection, objects, storage_id)  # plans that name it have no use for a sort
     run.connection.commit()
     _vacuum_served(run, objects)
     reached("retired.cleared")
@@ -153,7 +153,7 @@ def replace_shared_indexes(connection: sa.Connection, objects: Objects) -> bool:
         return True
     try:
         for storage_id in STORAGES:
-            _index_outputs(connection, objects, storage_id)
+            index_outputs(connection, objects, storage_id)
             connection.commit()
         raw_execute(connection, f"SET LOCAL lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
         for name in shared:
@@ -167,7 +167,7 @@ def replace_shared_indexes(connection: sa.Connection, objects: Objects) -> bool:
     return True
 
 
-def _index_outputs(connection: sa.Connection, objects: Objects, storage_id: int) -> None:
+def index_outputs(connection: sa.Connection, objects: Objects, storage_id: int) -> None:
     """Build the indexes of outputs that a storage lacks; readers are not blocked."""
     storage = objects.storage(storage_id)
     there = describe(connection, objects, storage_id).indexes

@@ -11,7 +11,7 @@ from importlib import metadata
 import sqlalchemy as sa
 
 from tasks import health, migrations
-from tasks.database import connect, describe_url, one, rows
+from tasks.database import connect, describe_url, limit_statements, one, rows
 from tasks.errors import PrescoreError
 from tasks.installation import pipelines, remedies, server
 from tasks.installation.pipelines import Known, know
@@ -47,11 +47,13 @@ class Examination:
         return not any(symptom.wrong for symptom in self.symptoms)
 
 
-def examine(url: str, declared: dict[str, Pipeline], broken: dict[str, PrescoreError]) -> Examination:
+def examine(url: str, source_url: str, declared: dict[str, Pipeline], broken: dict[str, PrescoreError]) -> Examination:
     """Ask the server, the schema and each pipeline; reads only, and works on a database of any revision.
 
     Parameters
     ----------
+    source_url
+        Where queries of pipelines are sent: ``url``, unless the sources are elsewhere.
     declared, broken
         The pipelines of the folder by name, and why others of it are none.
 
@@ -75,6 +77,9 @@ def examine(url: str, declared: dict[str, Pipeline], broken: dict[str, PrescoreE
             names = [row.pipeline for row in rows(connection, "list_pipeline_names")]
             of_pipelines = {name: know(connection, name, declared.get(name), name in in_flight) for name in names}
             found += _of_pipelines(connection, of_pipelines, described.now)
+        with limit_statements(QUESTION_SECONDS):
+            for name in sorted({*of_pipelines} & {*declared}):
+                found += pipelines.of_queries(url, source_url, declared[name])
         found += [pipelines.unreadable(name, error) for name, error in broken.items()]
         connection.rollback()
     return Examination(

@@ -9,17 +9,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tasks import health, readers, space
+from tasks import health, inspection, readers, space
 from tasks.bundle import environment_differences, running_environment
 from tasks.checks.storage import BLOATED, LEAST_BYTES
-from tasks.database import one, quote, rows
+from tasks.database import connect, one, quote, rows
 from tasks.errors import PrescoreError
+from tasks.features import describe as describe_queries
 from tasks.installation.symptoms import Symptom
 from tasks.pipeline import Pipeline
 from tasks.readers import Objects
 from tasks.registry import current_alias
+from tasks.source_server import clock_of_sources, describing
 from tasks.space import SPARE_BYTES, megabytes
 from tasks.storages import VACUUMED_ABOVE
+from tasks.transport import open_reading_session
 
 # Nothing is found past its retention where runs come daily; a pipeline that rests for longer keeps what it has.
 RESTED = timedelta(days=7)
@@ -67,14 +70,14 @@ def of_all(connection: sa.Connection) -> Iterator[Symptom]:
             what=f"{_run(row)} gave no sign of life for five minutes.",
             since=row.since,
             means="Nothing newer is published while it holds the lock.",
-            remedy="See whether its process still works, and end it otherwise: the lock is free then.",
+            remedy=f"See whether its process still works; prescore cancel {row.run_id} ends it otherwise.",
         )
     for row in rows(connection, "list_invalid_indexes"):
         yield Symptom(
             code="indexes.invalid",
             what=f"The index {row.name} on {row.relation} is not valid: making it did not end.",
             means="No query uses it, and each write keeps it up to date.",
-            remedy="Drop it; the next run makes the one that it stands for.",
+            remedy="Drop it; one that is missed then is told as indexes.missing.",
             wrong=False,
             fixable=True,
             target=f"{quote(row.schema)}.{quote(row.name)}",
@@ -108,6 +111,38 @@ def of_all(connection: sa.Connection) -> Iterator[Symptom]:
         )
 
 
+def of_queries(url: str, source_url: str, pipeline: Pipeline) -> Iterator[Symptom]:
+    """Ask the planner about the queries of a pipeline, where its sources are; what fails is a symptom too."""
+    errors: list[str] = []
+    advice: list[str] = []
+    try:
+        with connect(url, "prescore doctor") as connection:
+            with describing(connection, source_url) as sources:
+                contract = describe_queries(sources, pipeline)
+            now = clock_of_sources(connection, source_url)
+        with open_reading_session(source_url) as session:
+            errors, advice = inspection.advise(session, pipeline, contract, now)
+    except PrescoreError as error:
+        errors = [str(error)]
+    for what in errors:
+        yield Symptom(
+            code="queries.fail",
+            pipeline=pipeline.name,
+            what=what,
+            means="The next run fails; what was published is served until it expires.",
+            remedy=f"Mend what it names; prescore check {pipeline.name} says whether that is all.",
+        )
+    for what in advice:
+        yield Symptom(
+            code="indexes.advised",
+            pipeline=pipeline.name,
+            what=what,
+            means="Runs take longer than they have to, and what changed reaches readers later.",
+            remedy="Make the index that it names.",
+            wrong=False,
+        )
+
+
 def of_health(found: health.PipelineHealth) -> Iterator[Symptom]:
     """Return what readers are told of a pipeline, where that is not well: the same as `prescore status`."""
     for problem in health.problems(found):
@@ -134,7 +169,7 @@ def of_pipeline(connection: sa.Connection, known: Known, now: datetime) -> Itera
             pipeline=known.name,
             what=f"{known.name} ran here, and the folder of the pipelines does not declare it.",
             means="What it published is served until it expires; nothing newer comes.",
-            remedy="Put its folder back, set PRESCORE_PIPELINES to where it is, or drop the pipeline.",
+            remedy=f"Put its folder back, set PRESCORE_PIPELINES to where it is, or remove it: prescore drop {known.name}.",
             wrong=False,
         )
     else:
@@ -197,8 +232,19 @@ def _storages(connection: sa.Connection, known: Known, objects: Objects) -> Iter
     count = one(connection, "count_dead_rows", storage=table)
     if found is None:
         return
+    state = _described(connection, objects, served.storage_id)
+    if state.indexes < len(objects.indexed) and not known.at_work:
+        yield Symptom(
+            code="indexes.missing",
+            pipeline=known.name,
+            what=f"{table}, which is served, has {state.indexes} of the {len(objects.indexed)} declared indexes of outputs.",
+            means="Rankings by that output read the whole table.",
+            remedy="Build it; a full run fills a storage that has it.",
+            wrong=False,
+            fixable=True,
+        )
     facts: dict[str, Any] = {"pipeline": known.name, "fixable": True, "target": table}
-    if (found.rows < 0 or not found.analysed) and not _described(connection, objects, served.storage_id).empty:
+    if (found.rows < 0 or not found.analysed) and not state.empty:
         yield Symptom(
             code="statistics.missing",
             what=f"The planner knows nothing of {table}, which is served.",

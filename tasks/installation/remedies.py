@@ -8,12 +8,12 @@ import psycopg2
 import sqlalchemy as sa
 
 from tasks import readers, retention, row_history
-from tasks.database import clock, connect, load_query, raw_execute, rows
+from tasks.database import clock, connect, load_query, one, raw_execute, rows
 from tasks.errors import PrescoreError
 from tasks.installation.pipelines import Known, know
 from tasks.installation.symptoms import Symptom
 from tasks.runs import end_writers, hold_lock
-from tasks.storages import LockHeld, clear_next_storage
+from tasks.storages import LockHeld, clear_next_storage, index_outputs
 
 # How long a remedy waits for readers of what it changes; new ones wait behind it for as long.
 LOCK_TIMEOUT = "200ms"
@@ -84,6 +84,16 @@ def _drop_index(url: str, symptom: Symptom, known: Known | None) -> str:
     return f"Dropped the index {symptom.target}."
 
 
+def _index(url: str, symptom: Symptom, known: Known | None) -> str:
+    if known is None or known.objects is None:
+        return ""
+    with hold_lock(url, known.name) as connection:
+        served = one(connection, "find_storage", pipeline=known.name, role="current")
+        index_outputs(connection, known.objects, served.storage_id)
+        connection.commit()
+    return f"Built the indexes of {known.objects.storage(served.storage_id)}."
+
+
 def _autovacuum(url: str, symptom: Symptom, known: Known | None) -> str:
     with connect(url, "prescore doctor") as connection:
         raw_execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
@@ -114,6 +124,7 @@ _REMEDIES: dict[str, Callable[[str, Symptom, Known | None], str]] = {
     "storage.bloat": _vacuum,
     "storage.dead_rows": _vacuum,
     "indexes.invalid": _drop_index,
+    "indexes.missing": _index,
     "autovacuum.off": _autovacuum,
     "retention.due": _remove_past,
 }

@@ -80,6 +80,17 @@ def of_sessions(connection: sa.Connection) -> Iterator[Symptom]:
             means=_VACUUM if row.holds_back else "The log fills the server's disk, which stops everything.",
             remedy=f"Start what reads it, or drop it: SELECT pg_drop_replication_slot('{row.slot_name}').",
         )
+    for row in rows(connection, "list_runs_in_flight"):
+        if row.run_id is None and row.pipeline is not None and _age(row.since) > LONG:
+            yield Symptom(
+                code="locks.held",
+                pipeline=row.pipeline,
+                what=f"{row.application_name or 'A command'} (backend {row.pid}, role {row.usename}) has held the lock of "
+                f"{row.pipeline} for {_long(row.since)} without a run.",
+                since=row.since,
+                means="No run begins; what was published is served until it expires.",
+                remedy=f"See what it does, or end it: SELECT pg_terminate_backend({row.pid}).",
+            )
     for row in rows(connection, "list_waiting", longer_than=WAITED):
         yield Symptom(
             code="locks.waiting",
@@ -250,5 +261,9 @@ def _session(row: Any) -> str:
     return f"Backend {row.pid} (role {row.role}, {row.application_name or 'unnamed'})"
 
 
+def _age(since: datetime) -> timedelta:
+    return datetime.now(UTC) - since
+
+
 def _long(since: datetime) -> str:
-    return describe(datetime.now(UTC) - since)
+    return describe(_age(since))

@@ -6,20 +6,23 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
 import pytest
 from typer.testing import CliRunner
 
+from flows import deploy
 from flows.cli import app
-from flows.doctor import diagnose
-from tasks import installation, space
+from flows.doctor import diagnose, of_deployments
+from tasks import installation, plans, space
 from tasks.checks import times
 from tasks.database import connect, one
+from tasks.errors import PrefectUnreachable
 from tasks.installation import Symptom, pipelines, server
 from tasks.runs import Status, hold_lock
 from tests.conftest import execute, psql_url
@@ -92,6 +95,10 @@ INVALID = """
 CREATE INDEX half_made ON prescore_rows.items_1 (p);
 UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'prescore_rows.half_made'::regclass
 """
+UNINDEXED = """
+DO $$ BEGIN EXECUTE format('DROP INDEX prescore_rows.items_%s_by_p', (SELECT storage_id FROM prescore.storages
+WHERE role = 'current')); END $$
+"""
 REST = "UPDATE prescore.pipelines SET past_removed_at = prescore.clock() - interval '8 days'"
 NO_VIEWS = "DROP VIEW predictions.items CASCADE"
 
@@ -106,6 +113,7 @@ NO_VIEWS = "DROP VIEW predictions.items CASCADE"
         (FORGOTTEN, "statistics.missing", "The planner knows nothing of ", "Vacuumed and analysed "),
         (UNVACUUMED, "autovacuum.off", "autovacuum is turned off for prescore_rows.items_", "Turned autovacuum of "),
         (INVALID, "indexes.invalid", "The index half_made on prescore_rows.items_1 is not valid", "Dropped the index "),
+        (UNINDEXED, "indexes.missing", "has 0 of the 1 declared indexes of outputs", "Built the indexes of "),
         (REST, "retention.due", "was last removed a while ago", "Removed what is past its retention: nothing was."),
     ],
     ids=lambda value: value if isinstance(value, str) and value.islower() and " " not in value else "",
@@ -235,7 +243,7 @@ def test_a_role_without_the_rights_of_a_run_is_told_what_it_lacks(world: World, 
     world.execute("GRANT USAGE ON SCHEMA prescore TO poor; GRANT SELECT ON ALL TABLES IN SCHEMA prescore TO poor")
     poor = psql_url(world.url).replace("//prescore:" + world.url.split(":")[2].split("@")[0], "//poor:poor")
     try:
-        found = {s.code: s for s in installation.examine(poor, {}, {}).symptoms}
+        found = {s.code: s for s in installation.examine(poor, poor, {}, {}).symptoms}
         assert "CREATE on schema predictions; CREATE on schema prescore_rows" in found["role.rights"].what
         assert found["role.statistics"].remedy == "GRANT pg_read_all_stats TO poor."
     finally:
@@ -335,6 +343,67 @@ def test_the_command_says_what_was_done_and_exits_with_3_while_something_is_wron
     assert "done     views.missing: Made the views of items anew." in fixed.stdout
     monkeypatch.setenv("PRESCORE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+
+
+def test_queries_that_fail_or_lack_an_index_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "LARGE_BYTES", 0)
+    world.execute("DROP INDEX public.items_updated_at_idx")
+    found = _found(world)
+    assert set(found) == {"indexes.advised"}
+    assert "items/changes.sql: " in found["indexes.advised"].what
+    assert "no index begins with updated_at" in found["indexes.advised"].what
+    world.execute("CREATE INDEX ON public.items (updated_at)")
+    assert _found(world) == {}
+    world.execute("ALTER TABLE public.items RENAME c TO d")
+    found = _found(world)
+    assert set(found) == {"queries.fail"}
+    assert "features.sql" in found["queries.fail"].what
+    world.execute("ALTER TABLE public.items RENAME d TO c")
+    assert _found(world) == {}
+
+
+def test_a_lock_that_somebody_holds_without_a_run_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LONG", timedelta(0))
+    with hold_lock(world.url, "items"):
+        found = _found(world)
+    assert set(found) == {"locks.held"}
+    assert "prescore run (backend " in found["locks.held"].what
+    assert "has held the lock of items for " in found["locks.held"].what
+
+
+def test_deployments_are_compared_with_what_is_declared(
+    world: World, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(world.settings, pipelines_dir=tmp_path)
+    make_pipeline(World(url=world.url, settings=settings), toml=SCHEDULED)
+    there: dict[str, Any] = {}
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    monkeypatch.setattr(deploy, "open_client", nullcontext)
+    monkeypatch.setattr(deploy, "tagged", lambda _: list(there.items()))
+
+    def told() -> dict[str, str]:
+        return {symptom.code: symptom.what for symptom in of_deployments(settings)}
+
+    assert told() == {
+        "deployments.missing": "score/items has schedules in pipeline.toml and no deployment on the Prefect server."
+    }
+    full = SimpleNamespace(slug="full", active=True)
+    there |= {"score/items": SimpleNamespace(paused=False, schedules=[full])}
+    assert told() == {}
+    full.active = False
+    there |= {"score/gone": SimpleNamespace(paused=False, schedules=[])}
+    assert told() == {
+        "deployments.paused": "full of score/items are paused on the Prefect server.",
+        "deployments.stray": "The Prefect server has score/gone, which no folder declares.",
+    }
+
+    def unreachable() -> Any:
+        raise PrefectUnreachable("http://127.0.0.1:1/api", "ConnectError")
+
+    monkeypatch.setattr(deploy, "open_client", unreachable)
+    assert set(told()) == {"prefect.unreachable"}
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert told() == {}
 
 
 @pytest.mark.slow

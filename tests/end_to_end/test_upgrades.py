@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks import embedded, migrations
+from tasks.backfills import Ended, PastOrder, score_past
 from tasks.faults import MIGRATION_POINTS
 from tasks.migrations import DatabaseAhead, Migrating, Migration, MigrationBlocked, MigrationsPending, RunsInFlight
 from tasks.pipeline import load_pipeline
 from tasks.population import Mode
 from tasks.rollback import rollback
 from tasks.runs import Status, Trigger, hold_lock, open_run
+from tasks.workers import Place
 from tests.conftest import execute, psql_url
 from tests.disturbances import Copies, in_transaction, prescore, wait_until
 from tests.factories import World, make_model, make_pipeline, make_world
@@ -126,6 +128,15 @@ def test_a_run_at_work_is_named_and_drained_and_no_other_begins_meanwhile(
     assert _wonders(world)
     assert world.score().status is Status.PUBLISHED
     assert migrations.apply(world.url) == []
+
+
+def test_a_backfill_begins_no_instant_while_somebody_migrates(world: World) -> None:
+    place = Place(url=world.url, source_url=world.url, pipelines=world.settings.pipelines_dir)
+    order = PastOrder(pipeline="items", as_of=datetime.now(UTC) - timedelta(days=1))
+    with in_transaction(world, "SELECT pg_advisory_lock(hashtextextended('prescore gate', 0))"):
+        refused = score_past(order, place)
+    assert refused.ended is Ended.FAILED
+    assert refused.message.startswith("The database is being migrated")
 
 
 def test_a_run_of_a_prescore_that_knows_no_gate_keeps_migrations_out_too(
