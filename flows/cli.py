@@ -68,6 +68,7 @@ COMMANDS = (
     runs.quarantine,
     privacy.forget,
     life.outputs,
+    life.rename,
     life.drop,
     life.wait,
     privacy.grant,

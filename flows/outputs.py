@@ -86,7 +86,8 @@ def _change(connection: sa.Connection, declared: Objects) -> Change | None:
     before = stored(connection, declared.pipeline)
     if before is None:
         return None
-    return compare(replace(before, indexed=declared.indexed, keeps_history=declared.keeps_history), declared)
+    before = replace(before, indexed=declared.indexed, keeps_history=declared.keeps_history)
+    return compare(before, replace(declared, former=before.former))
 
 
 def _told(connection: sa.Connection, name: str, change: Change | None) -> Reshaping:

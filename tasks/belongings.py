@@ -64,7 +64,8 @@ class DependentsInTheWay(PrescoreError):
 def belongings(connection: sa.Connection, objects: Objects) -> list[Belonging]:
     """Return what is there of a pipeline, in an order in which it can be removed."""
     retired = [
-        ("function", row.signature) for row in rows(connection, "list_retired_functions", pipeline=objects.pipeline)
+        ("function", row.signature)
+        for row in rows(connection, "list_retired_functions", names=[objects.pipeline, *objects.former])
     ]
     wanted = [*retired, *objects.made]
     found = rows(connection, "list_belongings", kinds=[kind for kind, _ in wanted], names=[name for _, name in wanted])

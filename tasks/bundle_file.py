@@ -94,6 +94,7 @@ def loads(
     data: bytes,
     *,
     pipeline_module: str | None = None,
+    former_modules: Sequence[str] = (),
     expect_digest: str | None = None,
     trusted_pickle: bool = False,
     trusted_file: str | None = None,
@@ -107,6 +108,8 @@ def loads(
         What :func:`dumps` gave.
     pipeline_module
         ``prescore_pipelines.<name>`` of the pipeline whose own classes the model may use; its code is already imported.
+    former_modules
+        What that package was called before the pipeline was renamed: a model that was saved then names its classes so.
     expect_digest
         The digest that the registry recorded. It is compared before anything is read.
     trusted_pickle
@@ -130,7 +133,9 @@ def loads(
     trusted_is_another = trusted_file is not None and digest_of(estimator_file) != trusted_file
     if evidence["loader"] != "skops" and trusted_pickle and trusted_is_another:
         raise BundleTampered(what=f"{what}'s pickle", expected=str(trusted_file), found=digest_of(estimator_file))
-    loaded = load_estimator(estimator_file, evidence["loader"], module=pipeline_module, trusted_pickle=trusted_pickle)
+    loaded = load_estimator(
+        estimator_file, evidence["loader"], module=pipeline_module, former=former_modules, trusted_pickle=trusted_pickle
+    )
     environment = dict(evidence.pop("environment"))
     if loaded.made_with is not None:
         # What scikit-learn only warns of is a difference of environments here.

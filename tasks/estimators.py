@@ -14,6 +14,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,7 +75,9 @@ def save_estimator(estimator: Any) -> bytes:
         ) from error
 
 
-def load_estimator(data: bytes, loader: str, *, module: str | None, trusted_pickle: bool) -> Loaded:
+def load_estimator(
+    data: bytes, loader: str, *, module: str | None, trusted_pickle: bool, former: Sequence[str] = ()
+) -> Loaded:
     """Read an estimator from its file.
 
     Parameters
@@ -87,6 +90,8 @@ def load_estimator(data: bytes, loader: str, *, module: str | None, trusted_pick
         ``prescore_pipelines.<name>`` of the pipeline whose own types may be loaded, already imported; None for none.
     trusted_pickle
         A person vouched for this file: without it no pickle is ever opened.
+    former
+        Other names of ``module``, from before the pipeline was renamed; they are taken for it. Pickles cannot be read so.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def load_estimator(data: bytes, loader: str, *, module: str | None, trusted_pick
         When the file is damaged or of another kind.
     """
     if loader == "skops":
-        return _watched(lambda: _load_skops(data, module))
+        return _watched(lambda: _load_skops(data, module, former))
     if loader not in ("pickle", "joblib"):
         raise ModelUnreadable(f"the bundle names the loader {printable(str(loader))}", "Register the model again.")
     if not trusted_pickle:
@@ -140,10 +145,12 @@ _OTHER_FORMATS = {
 # Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _load_skops(data: bytes, module: str | None) -> Any:
+def _load_skops(data: bytes, module: str | None, former: Sequence[str] = ()) -> Any:
     import skops.io
 
     file = read_skops(data)
+    if module is not None and former:
+        file = read_skops(_with_module(file.data, module, former))
     misused = [node for node in file.nodes if not _fits(node, module)]
     try:
         found = set(skops.io.get_untrusted_types(data=file.data))
@@ -158,6 +165,19 @@ def _load_skops(data: bytes, module: str | None) -> Any:
         raise TypesRefused(sorted(refused), why_refused({*refused, *(node.name for node in misused)}))
     refuse_object_arrays(file)
     return skops.io.loads(file.data, trusted=sorted(found))
+
+
+def _with_module(data: bytes, module: str, former: Sequence[str]) -> bytes:
+    """Return a skops file that was looked at, with the names of a package's modules as they are now."""
+    renamed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(renamed, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name == "schema.json":
+                for old in former:
+                    content = content.replace(f'"{old}.'.encode(), f'"{module}.'.encode())
+            after.writestr(name, content)
+    return renamed.getvalue()
 
 
 def _load_pickle(data: bytes, loader: str) -> Any:

@@ -39,7 +39,7 @@ from tasks.readers import (
 from tasks.reshaping import add_outputs, compare, reshape
 from tasks.roles import share_with_operators
 from tasks.rollback import move_head, quarantined_in
-from tasks.runs import Fenced, Run, Status, Trigger
+from tasks.runs import Fenced, Run, Status, Trigger, refuse_renamed
 from tasks.schedule import next_tick, period
 from tasks.storages import replace_shared_indexes
 from tasks.transport import quoted_table
@@ -104,7 +104,14 @@ def register(run: Run) -> None:
 
 
 def register_pipeline(connection: sa.Connection, pipeline: Pipeline) -> None:
-    """Write down what a pipeline declares now, in the open transaction."""
+    """Write down what a pipeline declares now, in the open transaction.
+
+    Raises
+    ------
+    Renamed
+        When another pipeline has given this name up.
+    """
+    refuse_renamed(connection, pipeline.name)
     connection.execute(
         sa.text(load_query("upsert_pipeline")),
         {
@@ -156,7 +163,8 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
     else:
         connection.commit()
         before = replace(before, indexed=objects.indexed, keeps_history=objects.keeps_history)
-        drop_retired(connection, objects.pipeline)
+        objects = replace(objects, former=before.former)
+        drop_retired(connection, before)
     change = compare(before, objects)
     if head(connection, objects.pipeline) is None and not change.key:
         reshape(connection, change, comments, run.pipeline)  # no reader has seen a row of it

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg2
 import sqlalchemy as sa
@@ -107,6 +107,10 @@ class Objects:
     indexed: tuple[str, ...] = ()
     #: Whether what readers saw is kept; see row_history.py.
     keeps_history: bool = False
+    #: Names that it had and that still answer, by views and a lookup of their own.
+    former: tuple[str, ...] = ()
+    #: The name that head had it under, as long as somebody can see that.
+    renamed_from: str | None = None
 
     @property
     def rows(self) -> str:
@@ -179,10 +183,28 @@ class Objects:
         return (self.rows, self.history, self.backfill)
 
     @property
+    def gate(self) -> str:
+        """The name of the pipeline in head, as views compare it: with a snapshot from before it was renamed, that of then."""
+        if self.renamed_from is None:
+            return literal(self.pipeline)
+        return load_query("name_in_head", {"now": literal(self.pipeline), "then": literal(self.renamed_from)})
+
+    def named(self, pipeline: str) -> Objects:
+        """The same objects under another name."""
+        return replace(self, pipeline=pipeline, former=(), renamed_from=None)
+
+    @property
+    def aliases(self) -> tuple[Objects, ...]:
+        """The objects as they are called by names that the pipeline had; they have views and a lookup, and nothing else."""
+        return tuple(self.named(former) for former in self.former)
+
+    @property
     def made(self) -> tuple[tuple[str, str], ...]:
         """Everything that a pipeline may have, kind and name, in an order in which it can be dropped."""
         keys = ", ".join(column.postgres_type for column in self.key)
         return (
+            *(("function", each.signature) for each in self.aliases),
+            *(("view", view) for each in self.aliases for view in (each.usable, each.view)),
             ("function", f"{self.seen}({keys}, timestamptz)"),
             ("function", f"{self.seen}(timestamptz)"),
             ("function", f"{self.function}({keys}, interval)"),
@@ -236,6 +258,9 @@ def stored(connection: sa.Connection, pipeline: str) -> Objects | None:
         pipeline=pipeline,
         key=_columns(found.key_columns, found.key_types),
         outputs=_columns(found.output_columns, found.output_types),
+        former=tuple(
+            row.former for row in rows(connection, "list_former_names", pipeline=pipeline) if row.use == "alias"
+        ),
     )
 
 
@@ -300,9 +325,9 @@ def _function_of(objects: Objects, statement: str) -> tuple[str, str]:
     return function.rpartition(".")[2].strip('"'), signature
 
 
-def drop_retired(connection: sa.Connection, pipeline: str) -> None:
+def drop_retired(connection: sa.Connection, objects: Objects) -> None:
     """Remove lookup functions that gave way to others before this run, unless somebody built on them; commits."""
-    for row in rows(connection, "list_retired_functions", pipeline=pipeline):
+    for row in rows(connection, "list_retired_functions", names=[objects.pipeline, *objects.former]):
         connection.commit()
         try:
             raw_execute(connection, load_query("drop_function", {"signature": row.signature}))
@@ -315,7 +340,7 @@ def drop_retired(connection: sa.Connection, pipeline: str) -> None:
 
 def definitions(objects: Objects) -> tuple[str, ...]:
     """Return the statements that make, or make anew, the view, the usable rows, the lookup function and what asks the history."""
-    base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": literal(objects.pipeline)}
+    base = {"rows": objects.rows, "keys": names(objects.key, "r"), "pipeline": objects.gate}
     shown = _behind(f"CASE WHEN {_SHOWN} THEN r.{quote(c.name)} END AS {quote(c.name)}" for c in objects.outputs)
     view = {**base, "view": objects.view, "origin": _ORIGIN, "outputs_shown": shown}
     usable = {**base, "view": objects.usable, "outputs": _behind(f"r.{quote(c.name)}" for c in objects.outputs)}
@@ -324,7 +349,29 @@ def definitions(objects: Objects) -> tuple[str, ...]:
         load_query("create_usable_view", usable),
         load_query("create_lookup_function", _function_fragments(objects)),
         *(row_history.definitions(objects) if objects.keeps_history else ()),
+        *(statement for alias in objects.aliases for statement in _alias_definitions(objects, alias)),
     )
+
+
+def _alias_definitions(objects: Objects, alias: Objects) -> tuple[str, str, str]:
+    """Return the statements that make what still answers under an old name."""
+    usable = ", ".join(quote(c.name) for c in (*objects.key, *objects.outputs))
+    everything = ", ".join(quote(n) for n in (*_names(objects.key), *PROVENANCE, *_names(objects.outputs)))
+    lookup = {
+        **_function_fragments(objects),
+        "function": alias.function,
+        "target": objects.function,
+        "parameters": ", ".join(f"${i}" for i in range(1, len(objects.key) + 2)),
+    }
+    return (
+        load_query("create_alias_view", {"view": alias.view, "target": objects.view, "columns": everything}),
+        load_query("create_alias_view", {"view": alias.usable, "target": objects.usable, "columns": usable}),
+        load_query("create_alias_function", lookup),
+    )
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns]
 
 
 def digest_of(statements: Sequence[str]) -> str:
@@ -343,6 +390,10 @@ def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
     digest = digest_of(statements)
     if one(connection, "find_pipeline", pipeline=objects.pipeline).views_digest == digest:
         return True
+    renamed = one(connection, "find_last_rename", pipeline=objects.pipeline).xid
+    if renamed is not None and not one(connection, "may_truncate", retired_xid=renamed).safe:
+        connection.rollback()
+        return True  # somebody still finds head under the old name, and the views as they are know both
     try:
         raw_execute(connection, f"SET LOCAL lock_timeout = '{REPLACE_LOCK_TIMEOUT}'")
         define(connection, objects)
@@ -354,6 +405,7 @@ def replace_outdated(connection: sa.Connection, objects: Objects) -> bool:
         connection.rollback()
         return False
     record_views(connection, objects, digest)
+    connection.execute(sa.text(load_query("settle_rename")), {"pipeline": objects.pipeline})
     connection.commit()
     return True
 
@@ -496,7 +548,11 @@ def comment_on_lookup(connection: sa.Connection, objects: Objects) -> None:
 
 def _index_name(storage: str, output: str) -> str:
     """Return the name of an index, told apart by a digest where PostgreSQL would cut it short."""
-    name = f"{storage}_by_{output}"
+    return shortened(f"{storage}_by_{output}")
+
+
+def shortened(name: str) -> str:
+    """Return a name as it is, or told apart by a digest where PostgreSQL would cut it short."""
     if len(name) <= MOST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -239,6 +239,7 @@ def load_bundle(connection: sa.Connection, name: str, which: int | str, pipeline
     return bundle_file.loads(
         _read(connection, version),
         pipeline_module=None if pipeline is None else import_pipeline_code(pipeline),
+        former_modules=[] if pipeline is None else _former_modules(connection, pipeline),
         expect_digest=version.digest,
         trusted_pickle=version.trusted_pickle,
         trusted_file=version.trusted_sha256,
@@ -265,6 +266,14 @@ def registered_digest(connection: sa.Connection, name: str, version: int) -> str
     """Return the digest that is recorded for a version now; None when there is no such version."""
     row = one(connection, "find_model_version", model=name, version=version)
     return None if row is None else str(row.digest)
+
+
+def _former_modules(connection: sa.Connection, pipeline: Pipeline) -> list[str]:
+    """Return what the package of a pipeline's code was called before the pipeline was renamed."""
+    from tasks import pipeline_code
+
+    former = rows(connection, "list_former_names", pipeline=pipeline.name)
+    return [f"{pipeline_code.PACKAGE}.{row.former}" for row in former]
 
 
 def import_pipeline_code(pipeline: Pipeline) -> str:

@@ -43,6 +43,8 @@ class Removal:
     pipeline: str
     #: False when the database knows nothing of it: there is nothing to remove.
     known: bool
+    #: The pipeline that gave this name up; empty where the name is a pipeline's. Nothing but the name goes then.
+    former_of: str = ""
     #: The pipelines that the database knows.
     pipelines: tuple[str, ...] = ()
     objects: tuple[Belonging, ...] = ()
@@ -102,6 +104,9 @@ def remove(url: str, pipeline: str) -> Removal:
         def drop() -> None:
             for each in plan.objects:
                 raw_execute(connection, load_query("drop_object", {"kind": each.kind.upper(), "name": each.name}))
+            if plan.former_of:
+                connection.execute(sa.text(load_query("free_former_name")), {"former": pipeline})
+                return
             for table in tables:
                 statement = load_query("delete_of_pipeline", {"table": table})
                 connection.execute(sa.text(statement), {"pipeline": pipeline})
@@ -120,8 +125,7 @@ def _plan(connection: sa.Connection, pipeline: str) -> Removal:
     known: Any = one(connection, "find_registered", pipeline=pipeline)
     everything = tuple(row.pipeline for row in rows(connection, "list_pipelines"))
     if known is None:
-        connection.rollback()
-        return Removal(pipeline=pipeline, known=False, pipelines=everything)
+        return _plan_former(connection, pipeline, everything)
     objects = stored(connection, pipeline)
     there = [] if objects is None else belongings(connection, objects)
     plan = Removal(
@@ -134,16 +138,41 @@ def _plan(connection: sa.Connection, pipeline: str) -> Removal:
         served_rows=known.rows or 0,
         dependents=tuple(dependents(connection, there)),
         mentions=tuple(mentions(connection, pipeline)),
-        archives=tuple(
-            ArchivePlace(url=_bare(row.url), generations=row.generations, bytes=row.bytes)
-            for row in rows(connection, "list_archive_places", pipeline=pipeline)
-        ),
+        archives=archive_places(connection, pipeline),
         model=known.model,
         versions=known.versions,
         sharing=tuple(known.sharing),
     )
     connection.rollback()
     return plan
+
+
+def _plan_former(connection: sa.Connection, name: str, everything: tuple[str, ...]) -> Removal:
+    """Plan to set a name free that another pipeline had; views of that name go, the pipeline stays."""
+    found = one(connection, "find_former_name", former=name)
+    objects = None if found is None else stored(connection, found.pipeline)
+    there: list[Belonging] = []
+    if objects is not None and name in objects.former:
+        own = objects.named(name)
+        there = [each for each in belongings(connection, objects) if each.name in {own.signature, own.usable, own.view}]
+    plan = Removal(
+        pipeline=name,
+        known=found is not None,
+        former_of="" if found is None else found.pipeline,
+        pipelines=everything,
+        objects=tuple(there),
+        dependents=tuple(dependents(connection, there)) if there else (),
+    )
+    connection.rollback()
+    return plan
+
+
+def archive_places(connection: sa.Connection, pipeline: str) -> tuple[ArchivePlace, ...]:
+    """Return where copies of a pipeline's publications are."""
+    return tuple(
+        ArchivePlace(url=_bare(row.url), generations=row.generations, bytes=row.bytes)
+        for row in rows(connection, "list_archive_places", pipeline=pipeline)
+    )
 
 
 def _records(connection: sa.Connection, pipeline: str) -> list[tuple[str, int]]:

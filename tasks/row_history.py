@@ -121,7 +121,7 @@ def definitions(objects: Objects) -> tuple[str, ...]:
         "view": objects.history_view,
         "rows": objects.rows,
         "history": objects.history,
-        "pipeline": literal(objects.pipeline),
+        "pipeline": objects.gate,
         "keys_shown": ", ".join(f"f.k{i} AS {quote(c.name)}" for i, c in enumerate(key, 1)),
         "outputs_shown": ",\n       ".join(
             f"CASE WHEN {shown} THEN f.o{i} END AS {quote(c.name)}" for i, c in enumerate(outputs, 1)

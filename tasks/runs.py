@@ -100,6 +100,18 @@ class PipelinePinned(PrescoreError):
         )
 
 
+class Renamed(PrescoreError):
+    """A pipeline is asked for by a name that it had."""
+
+    def __init__(self, former: str, pipeline: str, at: datetime, who: str) -> None:
+        self.former, self.pipeline = former, pipeline
+        super().__init__(
+            f"{former} is called {pipeline} since {at:%Y-%m-%d %H:%M} UTC ({who} renamed it). Nothing was started; {pipeline} is "
+            f"served. Rename the folder to {pipeline}, deploy it under that name, and delete what is deployed as {former}. For a "
+            f"new pipeline of this name, set the name free with `prescore drop {former}`."
+        )
+
+
 class AsOfRefused(PrescoreError):
     """The as_of of a run is out of order."""
 
@@ -279,6 +291,7 @@ def open_run(
         connection.commit()
         stack.callback(_release, connection, pipeline.name)
         reached("run.locked")
+        refuse_renamed(connection, pipeline.name)
         _refuse_pinned(connection, pipeline)
         require_due(connection, pipeline, mode, due)
         pipeline = keep_out(connection, pipeline)
@@ -525,6 +538,19 @@ def _holder(connection: sa.Connection, pipeline_name: str) -> RunInProgress:
         return RunInProgress(pipeline_name, "another command", None)
     holder = f"run {found.run_id} (process {found.process_id} on {found.host}, since {found.started_at:%Y-%m-%d %H:%M:%S} UTC)"
     return RunInProgress(pipeline_name, holder, found.run_id, found.mode)
+
+
+def refuse_renamed(connection: sa.Connection, pipeline_name: str) -> None:
+    """Refuse a name that a pipeline has given up: what ran under it would begin a second one beside it.
+
+    Raises
+    ------
+    Renamed
+    """
+    found = one(connection, "find_former_name", former=pipeline_name)
+    if found is not None:
+        connection.rollback()
+        raise Renamed(pipeline_name, found.pipeline, found.renamed_at, found.renamed_by)
 
 
 def _refuse_pinned(connection: sa.Connection, pipeline: Pipeline) -> None:

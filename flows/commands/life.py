@@ -49,6 +49,25 @@ def outputs(
         raise typer.Exit(1)
 
 
+def rename(
+    pipeline: PipelineName,
+    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", help="What it is called from now on.")],
+    keep_old_name: Annotated[
+        bool, typer.Option("--keep-old-name", help="Let views and a lookup of the old name go on answering.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a pipeline another name, with all that is its own and its folder; what others built on it follows."""
+    from flows.remains import remaining_deployments
+    from flows.show.life import show_renamed
+    from tasks.database import resolve_url
+    from tasks.renaming import rename as give_name
+
+    settings = settings_now()
+    done = give_name(settings, resolve_url(settings), pipeline, new_name, keep_old_name=keep_old_name)
+    show_renamed(done, remaining_deployments(pipeline), as_json=as_json)
+
+
 def wait(
     pipeline: PipelineName,
     newer_than: Annotated[

@@ -11,6 +11,7 @@ from tasks.telling import narrator, shown
 if TYPE_CHECKING:
     from flows.outputs import Reshaping
     from tasks.removal import Removal
+    from tasks.renaming import RenamedPipeline
     from tasks.waiting import Waited
 
 _MEGABYTE = 1_000_000
@@ -29,6 +30,14 @@ def show_removal(plan: Removal, *, as_json: bool) -> None:
         _say(f"  {each}" for each in plan.dependents)
         _say(["Drop or change these first; prescore never removes what is not its own. Nothing was changed."])
         return
+    if plan.former_of:
+        _say(
+            [
+                f"{plan.pipeline} is a former name of {plan.former_of}, which stays. Dropping it sets the name free and removes:"
+            ]
+        )
+        _say(_goes(plan))
+        return
     _say([f"Dropping {plan.pipeline} removes, in one transaction:"])
     _say(_goes(plan))
     _say(["It leaves:"])
@@ -42,6 +51,9 @@ def show_removed(done: Removal, deployments: Sequence[str] | None, *, as_json: b
         return
     if not done.known:
         _say([_nothing(done)])
+        return
+    if done.former_of:
+        _say([f"The name {done.pipeline} is free; {done.former_of}, which had it, stays.", *_goes(done)])
         return
     _say(
         [f"Dropped {done.pipeline}:", *_goes(done), "It left:", *_stays(done), *left_to_do(done.pipeline, deployments)]
@@ -100,6 +112,31 @@ def show_reshaping(told: Reshaping, *, as_json: bool) -> None:
         _say(f"  function {each} names them in its text: look whether it still works" for each in told.mentions)
     else:
         _say(["They are added in place by the next run, or by --apply."])
+
+
+def show_renamed(done: RenamedPipeline, deployments: Sequence[str] | None, *, as_json: bool) -> None:
+    """Print what was renamed, and what is left to be done."""
+    if as_json:
+        print_json({"renamed": done, "deployments": None if deployments is None else list(deployments)})
+        return
+    old, new = done.former, done.pipeline
+    lines = [
+        f"{old} is called {new} {'already' if done.already else 'now'}, with all its rows, views, runs and rights."
+    ]
+    if done.kept_old_name:
+        lines.append(f"Views and a lookup of the old name still answer; `prescore drop {old}` removes them.")
+    if done.folder is not None:
+        lines.append(f"Its folder is {done.folder}. Other checkouts have to follow: runs of {old} are refused.")
+    else:
+        lines.append(f"Rename its folder to {new} as well, in every checkout: until then runs of {old} are refused.")
+    lines += [f"function {name} names its views by the old name: change its text" for name in done.mentions]
+    lines += [
+        f"{each.generations} archived generations stay in {each.url}/{old}; new ones go to {new}"
+        for each in done.archives
+    ]
+    _say(
+        [*lines, f"Put it on its schedules under the new name: `prescore deploy {new}`.", *left_to_do(old, deployments)]
+    )
 
 
 def show_waited(waited: Waited, *, as_json: bool) -> None:

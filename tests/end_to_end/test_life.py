@@ -18,16 +18,17 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.outputs import outputs
-from tasks import publishing, removal, reshaping
+from tasks import publishing, removal, renaming, reshaping
 from tasks.belongings import DependentsInTheWay
-from tasks.errors import ModelNotFound
+from tasks.errors import ModelNotFound, UsageError
 from tasks.population import Mode
 from tasks.quarantine import quarantine, release
 from tasks.registration import register_ahead
 from tasks.removal import remove
+from tasks.renaming import ModelUnnamed, NameTaken, rename
 from tasks.reshaping import KeyDiffers, OutputsDiffer
 from tasks.rollback import resume, rollback
-from tasks.runs import RunInProgress, Status
+from tasks.runs import Renamed, RunInProgress, Status, hold_lock
 from tasks.waiting import wait_for
 from tests.conftest import execute, psql_url
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
@@ -492,3 +493,147 @@ def test_a_lookup_says_that_nothing_was_published_yet(
     assert "p" not in world.one("SELECT * FROM predictions.third WHERE id = 7")
     make_pipeline(world, "broken", toml=PIPELINE_TOML.replace("public.items", "public.nowhere"))
     assert "nowhere" in register_ahead(world.settings, database_url, "broken")
+
+
+OWN = """
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+class Half(ClassifierMixin, BaseEstimator):
+    def fit(self, frame, labels):
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, frame):
+        return np.full((len(frame), 2), 0.5)
+
+    def predict(self, frame):
+        return np.zeros(len(frame), dtype=np.int64)
+"""
+
+
+def test_a_pipeline_gets_another_name_and_readers_find_the_one_or_the_other(
+    role: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(database_url, tmp_path, rows=ROWS)
+    pipeline = make_pipeline(world, toml=KEPT, files={"model.py": OWN})
+    named = '\n[model]\nname = "items"\n'
+    module = pipeline.model_module()
+    assert module is not None
+    make_model(world, pipeline, module.Half())
+    for _ in range(2):
+        assert world.score().status is Status.PUBLISHED
+    world.execute("CREATE VIEW public.mine AS SELECT id, p, state FROM predictions.items")
+    monkeypatch.setenv("PRESCORE_DATABASE_URL", database_url)
+    monkeypatch.setenv("PRESCORE_PIPELINES", str(tmp_path))
+    world.execute(f"GRANT USAGE ON SCHEMA predictions TO {role}; GRANT SELECT ON predictions.items TO {role}")
+    world.execute("REVOKE EXECUTE ON FUNCTION predictions.items_for FROM PUBLIC")
+    world.execute(f"GRANT EXECUTE ON FUNCTION predictions.items_for TO {role}")
+    rows = "SELECT id, p, label, scored_in FROM {} ORDER BY id"
+    before, runs = world.rows(rows.format("predictions.items")), world.rows("SELECT run_id, status FROM prescore.runs")
+    seen = world.rows("SELECT id, p, seen_from FROM predictions.items_history ORDER BY id, seen_from")
+
+    with pytest.raises(ModelUnnamed):
+        rename(world.settings, database_url, "items", "goods")
+    make_pipeline(world, toml=KEPT + named, files={"model.py": OWN})
+    # One that dies on the way has renamed nothing, folder included; nor does a run let itself be overtaken.
+    with monkeypatch.context() as patched:
+        patched.setattr(renaming, "announce", _raise)
+        with pytest.raises(RuntimeError):
+            rename(world.settings, database_url, "items", "goods")
+    assert world.rows(rows.format("predictions.items")) == before
+    assert (tmp_path / "items").is_dir()
+    with hold_lock(database_url, "items"), pytest.raises(RunInProgress):
+        rename(world.settings, database_url, "items", "goods")
+    for wrong in ("Goods", "goods_for", "items"):
+        with pytest.raises(UsageError):
+            rename(world.settings, database_url, "items", wrong)
+
+    # A report that began before finds what it would have found, by either name.
+    with closing(psycopg2.connect(psql_url(database_url))) as report:
+        report.set_session(isolation_level="REPEATABLE READ")
+        cursor = report.cursor()
+        cursor.execute("SELECT count(*) FROM public.items")
+        with _reading(world, *READ) as problems:
+            done = _cli("rename", "items", "goods", "--keep-old-name")
+        assert done.exit_code == 0, done.output
+        assert problems == []
+        for name in ("goods", "items"):
+            cursor.execute(rows.format(f"predictions.{name}"))
+            assert cursor.fetchall() == before
+        assert world.score("goods").mode is Mode.INCREMENTAL  # and the views stay as they are while it goes on
+        cursor.execute("SELECT count(*) FROM predictions.goods_usable")
+        assert cursor.fetchone() == (ROWS,)
+    plain = "SELECT pg_get_viewdef('predictions.goods'::regclass) ~ '''items'''"
+    assert world.rows(plain) == [(True,)]
+    assert world.score("goods").status is Status.PUBLISHED
+    assert world.rows(plain) == [(False,)]
+
+    assert (tmp_path / "goods").is_dir()
+    assert not (tmp_path / "items").exists()
+    assert [
+        left for left in _prescore_rows_of(world, "items") if left not in {"items", "items_usable", "items_for"}
+    ] == []
+    assert (
+        world.rows("SELECT run_id, status FROM prescore.runs WHERE pipeline = 'goods' ORDER BY run_id")[: len(runs)]
+        == runs
+    )
+    assert (
+        world.rows(
+            "SELECT relname FROM pg_class WHERE relname ~ '^items_' AND relnamespace = 'prescore_rows'::regnamespace"
+        )
+        == []
+    )
+    assert set(seen) <= set(world.rows("SELECT id, p, seen_from FROM predictions.goods_history"))
+    for name in ("goods", "items"):
+        found = world.rows(
+            f"SET LOCAL ROLE {role}; SELECT p FROM predictions.{name}_for(7) "
+            f"UNION ALL SELECT p FROM predictions.{name} WHERE id = 7"
+        )
+        assert found == [(0.5,), (0.5,)]
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            world.rows(f"SET LOCAL ROLE {role}; SELECT FROM predictions.{name}_usable")
+    assert world.rows("SELECT count(*) FROM public.mine WHERE state = 'fresh'") == [(ROWS,)]
+    again = _cli("rename", "items", "goods", "--json")
+    assert json.loads(again.stdout)["renamed"]["already"] is True
+
+    # What still runs under the old name is told the new one; another pipeline cannot take either.
+    make_pipeline(world, "items", toml=KEPT)
+    with pytest.raises(Renamed, match="items is called goods"):
+        world.score("items")
+    assert "is called goods" in register_ahead(world.settings, database_url, "items")
+    other = make_pipeline(world, "other", toml=KEPT)
+    assert register_ahead(world.settings, database_url, "other") == ""
+    assert other.name == "other"
+    for taken in ("goods", "items"):
+        with pytest.raises(NameTaken):
+            rename(world.settings, database_url, "other", taken)
+
+    # An output that is added later reaches those who use the old name.
+    make_pipeline(world, "goods", toml=ADDED + named, files={"model.py": OWN})
+    with _reading(world, *READ) as problems:
+        assert world.score("goods").status is Status.PUBLISHED
+    assert problems == []
+    assert world.rows(
+        "SELECT q FROM predictions.items WHERE id = 7 UNION ALL SELECT q FROM predictions.items_for(7)"
+    ) == [(0.5,), (0.5,)]
+
+    # Back again, and away without the old name, which is then set free for another pipeline.
+    shutil.rmtree(tmp_path / "items")
+    rename(world.settings, database_url, "goods", "items")
+    assert world.rows(rows.format("predictions.items")) != []
+    assert _prescore_rows_of(world, "goods") == []
+    world.execute(
+        "CREATE FUNCTION public.by_hand() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM predictions.items'"
+    )
+    told = _cli("rename", "items", "goods")
+    assert "by_hand()" in told.stdout
+    with pytest.raises(psycopg2.errors.UndefinedTable):
+        world.rows("SELECT FROM predictions.items")
+    freed = _cli("drop", "items", "--yes")
+    assert "which had it, stays" in freed.stdout
+    assert world.rows("SELECT count(*) FROM predictions.goods") == [(ROWS,)]
+    assert register_ahead(world.settings, database_url, "items") != ""
+    make_model(world, make_pipeline(world, "items", toml=PIPELINE_TOML))
+    assert world.score("items").status is Status.PUBLISHED
+    assert world.score("goods").status is Status.PUBLISHED
