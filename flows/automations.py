@@ -1,5 +1,6 @@
 """The automations of deployments on a Prefect server: what starts training when a run asks for it, and what makes up for
-missed schedules. `prefect deploy` makes the same from the ``triggers`` of prefect.yaml.
+missed schedules. `prefect deploy` makes the same from the ``triggers`` of prefect.yaml. And one for all deployments: what
+marks runs as crashed whose worker is gone.
 
 Importing this module imports Prefect.
 """
@@ -7,19 +8,60 @@ Importing this module imports Prefect.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events import DeploymentEventTrigger
-from prefect.events.actions import RunDeployment
+from prefect.client.schemas.objects import StateType
+from prefect.events import DeploymentEventTrigger, EventTrigger, Posture, ResourceSpecification
+from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from tasks.deployments import AUTOMATION, Deployment
+from tasks.deployments import AUTOMATION, TAG, Deployment
+
+#: Its name on the page.
+UNDERTAKER = f"{AUTOMATION}mark runs as crashed whose worker is gone"
+#: Three times as long as Prefect leaves between two signs of life (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, 180 s), and a minute.
+SILENCE = timedelta(minutes=10)
 
 # What the server fills in, or numbers anew with every update.
 _OF_SERVER = {"id", "type", "for_each", "after", "match_related", "job_variables"}
+
+
+def bring_undertaker(client: SyncPrefectClient, silence: timedelta = SILENCE) -> bool:
+    """Let the server mark runs of prescore as crashed that show no life for so long, and say whether that is news to it.
+
+    When a worker is stopped or its machine goes down, nobody else tells the server that its runs are over: they would be
+    "Running" for ever. prescore's own records do not need it: the next run finds out by the lock.
+    """
+    trigger = EventTrigger(
+        posture=Posture.Proactive,
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.*"},
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        match_related=ResourceSpecification(
+            {"prefect.resource.role": ["tag"], "prefect.resource.id": [f"prefect.tag.{TAG}"]}
+        ),
+        for_each={"prefect.resource.id"},
+        threshold=1,
+        within=silence,
+    )
+    crash = ChangeFlowRunState(
+        name=None,
+        force=False,
+        state=StateType.CRASHED,
+        message="No sign of life: its worker was stopped, or its machine went down. prescore's own record says how far it came.",
+    )
+    wanted = AutomationCore(
+        name=UNDERTAKER,
+        description="Prefect's server does not notice by itself when a worker is gone with its runs.",
+        trigger=trigger,
+        actions=[crash],
+    )
+    known = [each for each in _all_automations(client) if each.name == UNDERTAKER]
+    return _put(client, wanted, known[0] if known else None)
 
 
 def bring_automations(client: SyncPrefectClient, deployment: Deployment, deployment_id: UUID) -> bool:

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from flows import deployed
-from flows.automations import bring_automations, remove_automations, remove_orphans
+from flows.automations import bring_automations, bring_undertaker, remove_automations, remove_orphans
 from tasks import registration
 from tasks.deployments import GUEST, TAG, Deployment, Plan, plan
 from tasks.errors import DeploymentRefused, PrefectForbids, PrefectUnreachable, UsageError, WorkPoolRefused
@@ -81,6 +81,7 @@ def deploy(settings: Settings, name: str | None, *, pool: str, create_pool: bool
     wanted = plan(settings, name)
     with open_client() as client:
         created = ensure_pool(client, pool, create=create_pool)
+        bring_undertaker(client)
         done = tuple(put(client, deployment, pool) for deployment in wanted.deployments)
         unknown = [] if name is not None else _strangers(client, wanted, pool)
         if name is None:

@@ -132,8 +132,9 @@ class Production:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the run records, oldest first."""
-        columns = "trigger, started_by, mode, status"
-        return [dict(row._mapping) for row in self.world.rows(f"SELECT {columns} FROM prescore.runs ORDER BY run_id")]
+        columns = ("trigger", "started_by", "mode", "status")
+        found = self.world.rows(f"SELECT {', '.join(columns)} FROM prescore.runs ORDER BY run_id")
+        return [dict(zip(columns, row, strict=True)) for row in found]
 
     def published(self, **wanted: Any) -> dict[str, Any] | None:
         """Return the last published run that is as wanted."""
@@ -244,6 +245,49 @@ def cancel(client: SyncPrefectClient, flow_run_id: UUID) -> None:
     from prefect.states import Cancelling
 
     client.set_flow_run_state(flow_run_id, Cancelling())
+
+
+def test_a_run_whose_worker_went_down_is_not_running_for_ever(
+    production: Production, client: SyncPrefectClient
+) -> None:
+    from flows.automations import SILENCE, UNDERTAKER, bring_undertaker
+
+    world, deployment = production.world, client.read_deployment_by_name("score/items")
+    (there,) = client.read_automations_by_name(UNDERTAKER)
+    assert there.trigger.within == SILENCE
+    assert bring_undertaker(client, timedelta(seconds=45))
+    assert not bring_undertaker(client, timedelta(seconds=45))
+    holder = psycopg2.connect(psql_url(world.url))
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE public.items IN ACCESS EXCLUSIVE MODE")
+        flow_run = client.create_flow_run_from_deployment(
+            deployment.id, parameters={"params": {"pipeline": "items", "started_by": "Dora"}}
+        )
+        wait_until(world, WAITING)
+        heartbeat = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{flow_run.id}"]},
+        }
+
+        def beaten() -> bool:
+            found = client.request("POST", "/events/filter", json={"filter": heartbeat, "limit": 1})
+            return bool(found.raise_for_status().json()["events"])
+
+        eventually(beaten)
+        production.end("worker", signal.SIGKILL)
+        wait_until(world, f"SELECT WHERE ({LOCKS}) = 0")
+    finally:
+        holder.close()
+    assert client.read_flow_run(flow_run.id).state_name == "Running"
+    eventually(lambda: client.read_flow_run(flow_run.id).state_name == "Crashed")
+    # The worker comes back, as compose lets it, and the next run finds out about the one before.
+    production.keep("worker")
+    client.create_flow_run_from_deployment(
+        deployment.id, parameters={"params": {"pipeline": "items", "started_by": "Eva"}}
+    )
+    eventually(lambda: production.published(started_by="Eva"))
+    assert [row["status"] for row in production.runs()[-2:]] == ["crashed", "published"]
 
 
 def test_a_server_with_a_password_lets_nobody_in_without_it(production: Production) -> None:
