@@ -170,6 +170,7 @@ def test_after_forget_an_exhaustive_search_finds_nothing_and_no_run_brings_it_ba
     assert world.rows(f"SELECT count(*) FROM predictions.items WHERE email = '{EMAIL}'") == [(1,)]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_receipt_without_the_key_and_refuses_what_cannot_be_meant(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ def test_each_role_does_its_part_and_nothing_else(world: World, named: dict[str,
             cursor.copy_expert(attempt, io.StringIO())
 
 
+@pytest.mark.slow
 def test_operators_work_without_seeing_what_lies_in_the_rows(
     world: World, named: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +237,7 @@ def test_operators_work_without_seeing_what_lies_in_the_rows(
     )
 
 
+@pytest.mark.slow
 def test_grants_of_others_stay_and_a_second_pipeline_adds_to_the_first(world: World, named: dict[str, str]) -> None:
     other = named["operator"]
     world.execute(f"GRANT USAGE ON SCHEMA predictions TO {other}; GRANT SELECT ON predictions.items TO {other}")
