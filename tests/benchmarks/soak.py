@@ -25,6 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from uuid import uuid4
 
 import sqlalchemy as sa
 from rich.console import Console
@@ -122,8 +123,15 @@ class Served:
         self.deployment_id = eventually(self._deployed)
 
     def trigger(self) -> None:
-        """Ask for a run, as somebody does on the page."""
-        self._post(f"deployments/{self.deployment_id}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        """Ask for a run, as somebody does on the page; again while Prefect waits for its own database, for the same run."""
+        wanted = {"state": {"type": "SCHEDULED"}, "idempotency_key": uuid4().hex}
+
+        def accepted() -> Any:
+            with suppress(URLError, OSError):  # 503 among them
+                return self._post(f"deployments/{self.deployment_id}/create_flow_run", wanted)
+            return None
+
+        eventually(accepted)
 
     def processes(self) -> dict[str, tuple[int, int, int]]:
         """Return what the processes that stay take, by role."""
