@@ -97,7 +97,7 @@ def night(server: OwnServer, tmp_path_factory: pytest.TempPathFactory) -> Night:
 
 MID_SHARD = ("stream.batch", True, "immediate")
 MID_MERGE = ("publish.merged", False, "fast")
-MID_PUBLICATION = ("publish.head_moved", True, "immediate")
+MID_PUBLICATION = ("publish.before_commit", False, "immediate")
 PLACES = (
     "run.opened",
     "snapshot.exported",
