@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from flows.cli import app
 from tasks import row_history
 from tasks.quarantine import quarantine, release
 from tasks.rollback import resume, rollback
+from tests.disturbances import prescore
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
 HISTORY = '[history]\nkeep = "90d"\n'
@@ -144,3 +146,31 @@ def test_a_history_that_is_taken_out_still_tells_what_was_seen_before(database_u
     allowed = "has_table_privilege('reader_of_history', 'predictions.items_history', 'SELECT')"
     assert world.rows(f"SELECT {allowed}") == [(True,)]
     world.execute("DROP OWNED BY reader_of_history; DROP ROLE reader_of_history")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["publish.merged", "publish.before_commit", "publish.committed", "history.archived"])
+@pytest.mark.parametrize("full", [False, True], ids=["incremental", "full"])
+def test_a_killed_run_neither_loses_nor_doubles_what_readers_saw(
+    database_url: str, tmp_path: Path, point: str, full: bool
+) -> None:
+    world = make_world(database_url, tmp_path, rows=100)
+    make_model(world, make_pipeline(world, toml=PIPELINE_TOML + HISTORY))
+    past = Past(world, datetime.now(UTC).replace(microsecond=0))
+    past.at(1, world.score)
+    past.at(2, lambda: world.score(full=True))
+    _change(world, "UPDATE items SET a = 5, updated_at = now() WHERE id < 5; DELETE FROM items WHERE id = 50")
+    options = ("--full",) if full else ()
+    killed: list[int] = []
+    past.at(3, lambda: killed.append(prescore(world, "score", "items", *options, kill_at=point).returncode))
+    assert set(killed) <= {-signal.SIGKILL, 0}
+    _change(world, "UPDATE items SET a = 7, updated_at = now() WHERE id < 3")
+    past.at(4, world.score)
+    past.at(5, lambda: world.score(full=True))
+    past.at(6, lambda: world.score(full=True))
+    past.at(7, lambda: world.score(full=True))
+    past.require_told()
+    versions = "SELECT FROM prescore_rows.items_history GROUP BY id, prescore_base, scored_in HAVING count(*) > 1"
+    doubled = f"SELECT count(*) FROM ({versions}) AS d"
+    assert world.rows(doubled) == [(0,)]
+    assert world.rows("SELECT count(*) FROM prescore.lineages WHERE storage_id IS NOT NULL") == [(2,)]
