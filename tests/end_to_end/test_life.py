@@ -93,7 +93,7 @@ class Reader:
 
 
 @contextmanager
-def _reading(world: World, *statements: str, readers: int = 2) -> Iterator[list[str]]:
+def _reading(world: World, *statements: str, readers: int = 1) -> Iterator[list[str]]:
     """Read beside what happens within, from before until after it; yields what went wrong."""
     problems: list[str] = []
     threads = []
@@ -512,6 +512,7 @@ class Half(ClassifierMixin, BaseEstimator):
 """
 
 
+@pytest.mark.slow
 def test_a_pipeline_gets_another_name_and_readers_find_the_one_or_the_other(
     role: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
