@@ -225,9 +225,9 @@ def test_a_run_that_somebody_ends_is_aborted(world: World, monkeypatch: pytest.M
     ("how", "says"),
     [
         ("down", "ConnectionError"),
-        ("failing", "it answers 500"),
         ("deaf", "it takes longer than 0 s"),
-        ("missing", "its client is not installed"),
+        pytest.param("failing", "it answers 500", marks=pytest.mark.slow),
+        pytest.param("missing", "its client is not installed", marks=pytest.mark.slow),
     ],
 )
 def test_whatever_the_catalogue_does_the_run_publishes_and_it_is_told_once(

@@ -313,6 +313,7 @@ def test_failures_add_up_until_a_run_publishes_and_a_quarantine_hides_the_rows(w
     assert get(well, "prescore_published_timestamp_seconds") != get(hidden, "prescore_published_timestamp_seconds")
 
 
+@pytest.mark.slow
 def test_the_command_loads_neither_prefect_nor_a_model_library(onlooker: Settings) -> None:
     program = """
 import sys

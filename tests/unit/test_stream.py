@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tasks import logs
 from tasks.stream import StageCost, Stream
 
 #: How long a test waits for what must happen; only a broken stream ever waits so long.
@@ -28,6 +29,13 @@ def test_results_come_in_the_order_of_the_items_through_several_stages(threads: 
 
     assert threads_of_streams() == []
     assert stream.costs["stage-double"].items == stream.costs["stage-text"].items == 500
+
+
+def test_what_its_threads_log_is_about_the_run_that_the_stream_belongs_to() -> None:
+    with logs.about(run_id=7), Stream() as stream:
+        found = list(stream.stage("stage-told", lambda _: logs.current(), range(4), depth=2, threads=2))
+
+    assert found == [{"run_id": 7}] * 4
 
 
 def test_stages_work_at_the_same_time() -> None:
