@@ -119,7 +119,7 @@ def _cells(row: PipelineHealth, now: datetime, ticks: Sequence[Tick]) -> list[st
         "" if row.age is None else span(row.age),
         short(row.good_until),
         _run(row.last_scheduled_run_at, row.last_scheduled_status, ""),
-        _run(row.last_run_at, row.last_run_status, _trigger(row)),
+        _run(row.last_run_at, _last_status(row), _trigger(row)),
         wrong,
         "refused" if row.pinned else following,
     ]
@@ -129,6 +129,11 @@ def _run(begun: datetime | None, status: str | None, trigger: str) -> str:
     if begun is None:
         return "never"
     return f"{short(begun)}\n{status}" + (f"\n{trigger}" if trigger not in {"", "scheduled"} else "")
+
+
+def _last_status(row: PipelineHealth) -> str | None:
+    """Return how the last run ended; of one at work also its id, which `prescore cancel` takes."""
+    return f"running: {row.last_run_id}" if row.last_run_status == "running" else row.last_run_status
 
 
 def _trigger(row: PipelineHealth) -> str:
@@ -144,7 +149,7 @@ def _facts(row: PipelineHealth, now: datetime, ticks: Sequence[Tick]) -> list[tu
         ("good until", short(row.good_until)),
         ("overdue", f"since {short(row.overdue_since)}" if row.overdue else "no"),
         ("scheduled run", _run(row.last_scheduled_run_at, row.last_scheduled_status, "").replace("\n", ", ")),
-        ("last run", _run(row.last_run_at, row.last_run_status, _trigger(row)).replace("\n", ", ")),
+        ("last run", _run(row.last_run_at, _last_status(row), _trigger(row)).replace("\n", ", ")),
         ("wrong", ", ".join(problem.short for problem in problems(row)) or "nothing"),
         ("next run", "refused" if row.pinned else what_next(ticks, now)),
         ("model", model(row)),

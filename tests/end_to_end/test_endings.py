@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
+from flows.show import show_health
 from tasks import endings, watchdog
 from tasks.endings import NoSuchRun, NotCancellable, RunCancelled, RunTimedOut, cancel
+from tasks.health import read_health
 from tasks.runs import RunInProgress, Status
 from tests.disturbances import LOCKS, Copies, command, prescore, wait_until
 from tests.end_to_end.test_concurrent_runs import Held
@@ -153,10 +155,14 @@ def hanging_process(
 # Somebody asks -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_somebody_cancels_ends_at_once_and_says_who_and_why(world: World, hold: Callable[..., Held]) -> None:
+def test_a_run_that_somebody_cancels_ends_at_once_and_says_who_and_why(
+    world: World, hold: Callable[..., Held], capsys: pytest.CaptureFixture[str]
+) -> None:
     held = hold("stream.batch", full=True)
     run_id = running(world)
 
+    show_health(read_health(world.url), datetime.now(UTC), {}, as_json=False)
+    assert f"running: {run_id}" in capsys.readouterr().out
     asked = prescore(world, "cancel", str(run_id), "--because", "the prices are wrong", "--wait", "0", "--json")
     wait_until(world, ENDED.format(run_id))
     held.let_go()

@@ -759,6 +759,48 @@ def test_a_run_that_somebody_cancels_by_command_is_cancelled_on_the_page_too(
     assert "wrong prices" in server.report(flow_run.id)[1]
 
 
+# A flow run in a process of its own whose model hangs; its time is up as soon as it does, and nobody is patient.
+HANGING_FLOW = """
+import os, time, types
+from tasks import watchdog
+watchdog.PATIENCE = watchdog.HEARTBEAT_SECONDS = 0.2
+leap = lambda: 1e6 if os.environ.get("PRESCORE_TEST_LATE") else 0.0
+watchdog.time = types.SimpleNamespace(monotonic=lambda: time.monotonic() + leap())
+from flows.deployed import ScoreParameters, score
+score(ScoreParameters(pipeline="items"))
+"""
+HANGING_MODEL_PY = """
+import os, time
+
+def preprocess(frame):
+    if len(frame) >= 900:
+        os.environ["PRESCORE_TEST_LATE"] = "yes"
+        time.sleep(600)
+    return frame
+"""
+
+
+@pytest.mark.slow
+def test_a_flow_run_whose_process_hangs_says_so_itself_and_ends(world: World, server: Server, tmp_path: Path) -> None:
+    hooked = PIPELINE_TOML.replace('changes.sql"', 'changes.sql"\npreprocess = "model.py:preprocess"')
+    make_model(world, make_pipeline(world, toml=hooked, files={"model.py": HANGING_MODEL_PY}))
+    api, home = os.environ["PREFECT_API_URL"], os.environ["PREFECT_HOME"]
+    environment = environment_of(world, tmp_path, PREFECT_API_URL=api, PREFECT_HOME=home)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING_FLOW], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+    # Not a failure of the process, of which Prefect's worker would make a crash.
+    assert ended.returncode == 0, ended.stderr
+    assert "in preprocess" in ended.stderr
+    recorded = world.one("SELECT status, message FROM prescore.runs")
+    assert recorded["status"] == "failed"
+    flow_run = server.last_flow_run()
+    assert flow_run.state is not None
+    assert (flow_run.state_name, flow_run.state.message) == ("TimedOut", recorded["message"])
+
+
 def test_late_runs_of_a_schedule_are_ended_by_the_one_that_does_their_work(world: World, server: Server) -> None:
     from prefect.flow_engine import run_flow_sync
     from prefect.states import Pending
