@@ -6,12 +6,24 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import sqlalchemy as sa
+
 from tasks import installation
-from tasks.database import resolve_source_url
+from tasks.database import describe_url, resolve_source_url
 from tasks.errors import PrescoreError
 from tasks.installation import Examination, Symptom
 from tasks.pipeline import Pipeline, find_pipeline, pipeline_names
 from tasks.settings import Settings
+
+
+class NotPermitted(PrescoreError):
+    """The role may not read what prescore keeps."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"This role may not read the schema prescore of {describe_url(url)}. Nothing was examined or changed. Work as the role "
+            "that scores, or as an operator (`prescore grant --operator ROLE`)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +52,23 @@ def diagnose(settings: Settings, *, fix: bool = False) -> Diagnosis:
         url = embedded.ensure_running(settings.data_dir)
     source_url = resolve_source_url(settings, url)
     declared, broken = _declared(settings)
-    examination = _with_deployments(settings, installation.examine(url, source_url, declared, broken))
+    examination = _with_deployments(settings, _examined(url, source_url, declared, broken))
     if not fix:
         return Diagnosis(examination=examination)
     done = installation.treat(url, examination)
-    again = _with_deployments(settings, installation.examine(url, source_url, declared, broken))
+    again = _with_deployments(settings, _examined(url, source_url, declared, broken))
     return Diagnosis(examination=again, done=done)
+
+
+def _examined(
+    url: str, source_url: str, declared: dict[str, Pipeline], broken: dict[str, PrescoreError]
+) -> Examination:
+    try:
+        return installation.examine(url, source_url, declared, broken)
+    except sa.exc.ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != "42501":  # insufficient_privilege
+            raise
+        raise NotPermitted(url) from None
 
 
 def _with_deployments(settings: Settings, examination: Examination) -> Examination:

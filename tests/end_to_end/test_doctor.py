@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from flows import deploy
 from flows.cli import app
-from flows.doctor import diagnose, of_deployments
+from flows.doctor import NotPermitted, diagnose, of_deployments
 from tasks import installation, plans, space
 from tasks.checks import times
 from tasks.database import connect, one
@@ -246,6 +246,9 @@ def test_a_role_without_the_rights_of_a_run_is_told_what_it_lacks(world: World, 
         found = {s.code: s for s in installation.examine(poor, poor, {}, {}).symptoms}
         assert "CREATE on schema predictions; CREATE on schema prescore_rows" in found["role.rights"].what
         assert found["role.statistics"].remedy == "GRANT pg_read_all_stats TO poor."
+        world.execute("REVOKE USAGE ON SCHEMA prescore FROM poor")
+        with pytest.raises(NotPermitted, match="This role may not read the schema prescore of database"):
+            diagnose(replace(world.settings, database_url=poor))
     finally:
         world.execute("DROP OWNED BY poor")
         execute(server_url, "DROP ROLE poor")

@@ -78,7 +78,9 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
 def called(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
     """Call a command as the shell does, with tracebacks."""
     monkeypatch.setattr(sys, "argv", ["prescore", "-v", *words])
-    monkeypatch.setattr(cli, "answer_interrupts", lambda: None)  # it is for a whole process, which goes on to other tests
+    monkeypatch.setattr(
+        cli, "answer_interrupts", lambda: None
+    )  # it is for a whole process, which goes on to other tests
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
