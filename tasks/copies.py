@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -45,7 +45,12 @@ class Rewritten:
 
 
 def forget(
-    location: str, pipeline: str, key: Mapping[str, pa.Scalar], key_hash: int, erasure_id: int
+    location: str,
+    pipeline: str,
+    key: Mapping[str, pa.Scalar],
+    key_hash: int,
+    erasure_id: int,
+    only: Collection[int] | None = None,
 ) -> Iterator[Rewritten]:
     """Take an entity out of every copy of a pipeline's publications in a lake, oldest first; yield those that held it.
 
@@ -57,6 +62,8 @@ def forget(
         The hash of the ledger, which the manifest's checksum is a sum of.
     erasure_id
         What the manifest remembers, so that it is not corrected twice.
+    only
+        Generations that are the pipeline's own, where the name may be another one's by now; None for all.
 
     Raises
     ------
@@ -70,8 +77,10 @@ def forget(
             return
         known: dict[int, bool] = {}
         for path in sorted(filesystem.ls(folder, detail=False), key=_generation):
-            copy = _Copy(filesystem, path.rstrip("/"), key)
-            if _generation(path) < 0:
+            copy, generation = _Copy(filesystem, path.rstrip("/"), key), _generation(path)
+            if only is not None and generation not in only:
+                continue
+            if generation < 0:
                 _discard(copy)
                 continue
             found = copy.forget(known, key_hash, erasure_id)

@@ -358,9 +358,9 @@ def _remove_copies(connection: sa.Connection, entity: _Entity, erasure_id: int, 
     key_checksum = connection.execute(sa.text(hashing), entity.parameters).scalar_one()
     connection.commit()
     for row in known:
-        place = f"{row.url.rstrip('/')}/{entity.pipeline}"
+        place, only = f"{row.url.rstrip('/')}/{row.name}", None if row.name == entity.pipeline else row.generations
         try:
-            for copy in copies.forget(row.url, entity.pipeline, entity.scalars(), int(key_checksum), erasure_id):
+            for copy in copies.forget(row.url, row.name, entity.scalars(), int(key_checksum), erasure_id, only):
                 _note(removed, place, f"rows of {copy.files} files", copy.removed)
                 values = {"generation_id": copy.generation_id, "pipeline": entity.pipeline, "url": row.url}
                 connection.execute(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import signal
 import uuid
 import zipfile
@@ -26,6 +27,7 @@ from tasks.faults import FORGET_POINTS
 from tasks.forgotten import Forgotten
 from tasks.health import PipelineNeverRan
 from tasks.population import Mode
+from tasks.renaming import rename
 from tasks.rollback import resume, rollback
 from tasks.runs import RunInProgress, Status, hold_lock
 from tasks.usersql import UserQuery
@@ -54,6 +56,8 @@ query = "features.sql"
 changes = "changes.sql"
 [predictions]
 p = {{ method = "predict_proba", class = "1", index = true }}
+[model]
+name = "items"
 [performance]
 sample = 1.0
 [archive]
@@ -292,3 +296,22 @@ def test_training_and_samples_leave_it_out(world: World) -> None:
     assert world.rows(f"SELECT count(*), count(*) FILTER (WHERE number = {NUMBER}) FROM ({query.text}) AS q") == [
         (400, 0)
     ]
+
+
+@pytest.mark.slow
+def test_copies_under_a_former_name_are_rewritten_too_and_nobody_elses(world: World) -> None:
+    assert world.score(full=True).status is Status.PUBLISHED
+    lake = world.settings.pipelines_dir / "lake"
+    # Another pipeline has taken the name by now: its copies are its own, whatever is in them.
+    other = lake / "items" / "generation=999"
+    rename(world.settings, world.url, "items", "things")
+    touch(world)
+    assert world.score("things", full=True).status is Status.PUBLISHED
+    shutil.copytree(next((lake / "items").glob("generation=*")), other)
+
+    done = erasure.forget(world.url, "things", [EMAIL, str(NUMBER)])
+
+    assert {Path(each.place).name for each in done.removed if "lake" in each.place} == {"items", "things"}
+    assert traces(world)  # what is left is the other pipeline's
+    shutil.rmtree(other)
+    assert traces(world) == []

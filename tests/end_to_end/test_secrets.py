@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 import pytest
@@ -78,9 +78,8 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
 def called(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
     """Call a command as the shell does, with tracebacks."""
     monkeypatch.setattr(sys, "argv", ["prescore", "-v", *words])
-    monkeypatch.setattr(
-        cli, "answer_interrupts", lambda: None
-    )  # it is for a whole process, which goes on to other tests
+    # It is for a whole process, which goes on to other tests here.
+    monkeypatch.setattr(cli, "answer_interrupts", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
@@ -228,8 +227,15 @@ def _ask(api: str, path: str, body: Any) -> Any:
     request = urllib.request.Request(
         f"{api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read())
+        except HTTPError as error:  # its SQLite is locked now and then, on a busy machine
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _score_on(api: str) -> str:
