@@ -984,8 +984,20 @@ print(json.dumps(found))
     assert not any(found.values()), found
 
 
-def test_the_form_of_a_manual_run_explains_every_field(server: Server) -> None:
+def test_the_form_of_a_manual_run_explains_every_field(world: World, server: Server) -> None:
+    from pydantic import ValidationError
+
+    from flows.deploy import deploy
     from flows.deployed import ScoreParameters, TrainParameters
+
+    trained = PIPELINE_TOML + '\n[training]\nlabels = "labels.sql"\n'
+    make_pipeline(
+        world,
+        "explained",
+        toml=trained,
+        files={"labels.sql": "SELECT id, updated_at AS as_of, 1 AS label FROM public.items, run"},
+    )
+    deploy(world.settings, "explained", pool="explained", create_pool=True)
 
     schemas = [model.model_json_schema() for model in (ScoreParameters, TrainParameters)]
 
@@ -994,6 +1006,18 @@ def test_the_form_of_a_manual_run_explains_every_field(server: Server) -> None:
         assert schema["required"] == ["pipeline"]
         assert not schema["additionalProperties"]
         assert all(field["title"] and field["description"] for field in schema["properties"].values())
+
+    # What the page shows for one pipeline: a heading, the fields in the order of their declaration, what may be waived.
+    (score, train) = (server.client.read_deployment_by_name(f"{flow}/explained") for flow in ("score", "train"))
+    form = score.parameter_openapi_schema or {}
+    fields = form["definitions"]["ScoreParameters"]["properties"]
+    assert form["properties"]["params"]["title"] == "score/explained"
+    assert sorted(fields, key=lambda name: fields[name]["position"]) == list(ScoreParameters.model_fields)
+    assert "population.size" in fields["waive"]["items"]["enum"]
+    assert "rows.torn" not in fields["waive"]["items"]["enum"]
+    assert (score.tags, train.tags) == (["prescore", "score"], ["prescore", "train"])
+    with pytest.raises(ValidationError, match=r"Waive needs your name: nothing was started\."):
+        ScoreParameters(pipeline="items", waive=["population.size"], because="sold")
 
 
 # Long ones ---------------------------------------------------------------------------------------------------------

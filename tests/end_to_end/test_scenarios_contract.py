@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import time
 from collections.abc import Iterator
@@ -125,6 +126,12 @@ def test_scenario_18_a_waived_volume_is_published_flagged_until_the_next_deadlin
         "(SELECT FROM prescore.checks AS c WHERE c.run_id = r.run_id AND c.waived) ORDER BY run_id"
     )
     assert [run_id for (run_id,) in baselines] == [1, clean.run_id]
+
+    # Started on Prefect's page, it is signed by whom the form names.
+    world.execute("DELETE FROM public.items WHERE id <= 190")
+    world.score(full=True, waive=["volume"], because="more were sold", started_by="Anna Muster")
+    signed = world.rows("SELECT os_user, because FROM prescore.waivers WHERE first_run_id = run_id ORDER BY run_id")
+    assert signed == [(getpass.getuser(), "three shops were sold"), ("Anna Muster", "more were sold")]
 
 
 def test_scenario_17_a_person_who_runs_it_does_not_hide_a_dead_scheduler_and_makes_no_data_younger(
