@@ -172,7 +172,7 @@ def test_a_server_that_is_restarted_at_random_moments_serves_what_it_served(serv
 def test_a_server_that_is_restarted_between_shards_keeps_those_that_are_finished(
     server: OwnServer, tmp_path: Path
 ) -> None:
-    night = make_night(server.new_database("shards"), tmp_path, rows=4_000, toml="[execution]\nshards = 4\n")
+    night = make_night(server.new_database("shards"), tmp_path, rows=1_900, toml="[execution]\nshards = 4\n")
     finished: list[str] = []
 
     def restart(at: str) -> None:
