@@ -144,7 +144,6 @@ class Night:
             "USING (pipeline, generation_id) WHERE g.generation_id IS NULL"
         ) == [(0,)]
         assert world.rows("SELECT count(*) FROM prescore.shards WHERE state = 'open'") == [(0,)]
-        assert world.rows("SELECT count(*) FROM pg_class WHERE relname = 'expected_keys'") == [(0,)]
 
     def statuses(self) -> list[str]:
         """Return how the runs ended, in their order."""
