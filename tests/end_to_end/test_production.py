@@ -220,6 +220,7 @@ def test_a_night_and_a_morning_with_people(production: Production, client: SyncP
         wait_until(world, WAITING)
         cancel(client, flow_run.id)
         wait_until(world, f"SELECT WHERE ({LOCKS}) = 0")
+        eventually(lambda: production.runs()[-1]["status"] != "running")
         ended = world.one("SELECT status, trigger, message FROM prescore.runs ORDER BY run_id DESC LIMIT 1")
         assert (ended["status"], ended["trigger"]) == ("cancelled", "manual")
         assert ended["message"].startswith("Cancelled from outside (TerminationSignal) before it published.")
