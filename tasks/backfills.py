@@ -425,6 +425,8 @@ class _Books:
                 "written for this instant. Look for a preprocess or a model whose rows depend on one another."
             )
         self._require_balance(writer)
+        # An erasure that is at work is waited for, and then seen here; a later one waits, and sees these rows.
+        writer.table(load_query("share_head", {"pipeline": literal(self.objects.pipeline)}), "Waiting for erasures")
         if read_forgotten(self.run.connection, self.run.pipeline.name) != self.forgotten:
             raise BackfillRefused(
                 f"Entities of {self.run.pipeline.name} were forgotten, or released, while this instant was scored. Nothing "
