@@ -103,6 +103,31 @@ REST = "UPDATE prescore.pipelines SET past_removed_at = prescore.clock() - inter
 NO_VIEWS = "DROP VIEW predictions.items CASCADE"
 
 
+def test_what_is_safe_to_mend_is_mended_all_at_once(world: World) -> None:
+    served = world.rows(SERVED)
+    for provoked in (DEAD_RUN, OUTDATED, LEFT, FORGOTTEN, UNVACUUMED, INVALID, UNINDEXED, REST):
+        world.execute(provoked)
+    codes = {
+        "runs.dead",
+        "views.outdated",
+        "storage.orphaned",
+        "statistics.missing",
+        "autovacuum.off",
+        "indexes.invalid",
+    }
+    codes |= {"indexes.missing", "retention.due"}
+    found = _found(world)
+    assert set(found) == codes
+    assert all(symptom.fixable and symptom.means and symptom.remedy for symptom in found.values())
+
+    mended = diagnose(world.settings, fix=True)
+
+    assert {symptom.code for symptom, told in mended.done if not told.startswith("Not done")} == codes
+    assert {symptom.code for symptom in mended.examination.symptoms} == {"pipeline.crashed"}
+    assert world.rows(SERVED) == served
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("provoked", "code", "told", "done"),
     [

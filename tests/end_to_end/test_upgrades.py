@@ -227,10 +227,8 @@ SEED = 7
 KILLED = [(point, random.Random(f"{SEED} {point}").randint(2, 12)) for point in MIGRATION_POINTS[1:]]
 
 
-@pytest.mark.parametrize(
-    ("point", "nth"),
-    [pytest.param(*case, marks=[] if case[0] == "migration.applied" else pytest.mark.slow) for case in KILLED],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "nth"), KILLED)
 def test_a_migrator_that_is_killed_leaves_whole_migrations_and_the_next_one_goes_on(
     point: str,
     nth: int,
