@@ -14,12 +14,14 @@ from typing import Any
 
 import psycopg2
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.outputs import outputs
 from tasks import publishing, removal, renaming, reshaping
 from tasks.belongings import DependentsInTheWay
+from tasks.database import raw_execute
 from tasks.errors import ModelNotFound, UsageError
 from tasks.population import Mode
 from tasks.quarantine import quarantine, release
@@ -339,8 +341,8 @@ def test_a_pipeline_is_dropped_with_all_that_is_its_own_and_nothing_else(
         assert told in shown.stdout, told
     # One that dies on the way has removed nothing.
     with monkeypatch.context() as patched:
-        patched.setattr(removal, "announce", _raise)
-        with pytest.raises(RuntimeError):
+        patched.setattr(removal, "announce", _die)
+        with pytest.raises((psycopg2.Error, sa.exc.DBAPIError)):
             remove(database_url, "items")
     assert _prescore_rows_of(world, "items") == before
     assert world.rows("SELECT count(*) FROM predictions.items") == [(ROWS,)]
@@ -380,6 +382,11 @@ def test_a_pipeline_is_dropped_with_all_that_is_its_own_and_nothing_else(
     make_model(world, pipeline)
     assert world.score().status is Status.PUBLISHED
     assert world.one("SELECT c, state FROM predictions.items_for('x')") == {"c": "x", "state": "fresh"}
+
+
+def _die(connection: sa.Connection, *_: Any, **__: Any) -> None:
+    """End the backend of a connection in the middle of its transaction, as the end of its process would."""
+    raw_execute(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 def _raise(*_: Any, **__: Any) -> None:
