@@ -112,10 +112,13 @@ def test_a_backfill_that_was_killed_gives_what_the_daily_runs_gave(
     assert known == [("crashed", 1), ("done", 3)]
     assert world.rows("SELECT count(DISTINCT scored_in) FROM prescore_rows.churn_backfill") == [(3,)]
 
-    _require_versions_and_refusals(world)
 
-
-def _require_versions_and_refusals(world: World) -> None:
+@pytest.mark.slow
+def test_each_instant_has_the_version_that_was_asked_for_and_what_is_refused_leaves_what_was_there(
+    shop: tuple[World, dict[datetime, list[tuple[Any, ...]]]],
+) -> None:
+    world, _ = shop
+    assert backfill(world.settings, "churn", DAYS).exit_code == 0
     pipeline = load_pipeline(world.settings.pipelines_dir / "churn")
     second = make_model(world, pipeline, train_data_until=TODAY, sample_rows=200, promote=False)
     before = _backfilled(world, TODAY)

@@ -123,6 +123,7 @@ def test_what_readers_saw_is_told_whatever_happened_since(
     assert world.rows("SELECT count(*) FROM prescore_rows.items_history") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_history_that_is_taken_out_still_tells_what_was_seen_before(database_url: str, tmp_path: Path) -> None:
     world = make_world(database_url, tmp_path, rows=100)
     make_model(world, make_pipeline(world))
