@@ -216,7 +216,7 @@ def require_flat(looks: list[Look]) -> None:
             assert now[0] <= memory * (1 + MEMORY_GROWTH), f"{role} has grown from {memory:,} to {now[0]:,} bytes"
         assert now[1] <= files + MORE_FILES, f"{role} has {now[1]} open files, {files} before"
         assert now[2] <= threads + MORE_THREADS, f"{role} has {now[2]} threads, {threads} before"
-    assert last.connections <= first.connections
+    assert last.connections <= first.connections + 1  # one may be on its way out
     assert all(found.staged == 0 for found in looks)
     assert last.served_bytes <= MOST_BLOAT * first.served_bytes * last.served_rows / first.served_rows
 
@@ -354,7 +354,8 @@ def main() -> None:
                 *(of_all if not number else ("",) * len(of_all)),
             )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    require_flat(found)
+    # After the first run the server still opens what it keeps open from then on: connections to its own database.
+    require_flat(found[1:] or found)
 
 
 if __name__ == "__main__":
