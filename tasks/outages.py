@@ -39,7 +39,7 @@ _OUTAGES = {
     "53200": Outage("the server is out of memory", "Lower work_mem or the number of its connections, and run again."),
     "53300": Outage(
         "the server accepts no more connections",
-        "A run needs up to five, and one more for each worker: raise max_connections or the limit of the role.",
+        "A run needs up to six, and one more for each worker: raise max_connections or the limit of the role.",
     ),
     "55P03": Outage(
         "somebody else held a lock for longer than lock_timeout allows",
