@@ -584,9 +584,10 @@ class History(_Table):
 class Retention(_Table):
     """How long what runs leave behind is kept; what is still needed stays for longer."""
 
-    #: How much later than maturity and window a sample may still be asked for; without maturity, how long it is kept.
+    #: How much later than maturity and window a sample may still be asked for.
     SPARE: ClassVar[timedelta] = timedelta(days=7)
-    UNJUDGED: ClassVar[timedelta] = timedelta(days=90)
+    #: How long samples are kept at least: a [performance] that is declared too short for a day, or not yet, costs none.
+    SAMPLES: ClassVar[timedelta] = timedelta(days=90)
 
     #: Runs with their checks, waivers, profiles and costs, their publications and the listings of archives.
     runs: Duration = timedelta(days=400)
@@ -599,9 +600,8 @@ class Retention(_Table):
         """Return how long samples are kept: never for longer than the runs that made them."""
         if self.samples is not None:
             return self.samples
-        if performance.maturity is None:
-            return min(self.runs, self.UNJUDGED)
-        return min(self.runs, performance.maturity + performance.window + self.SPARE)
+        matured = timedelta() if performance.maturity is None else performance.maturity + performance.window
+        return min(self.runs, max(self.SAMPLES, matured + self.SPARE))
 
     @model_validator(mode="after")
     def _check(self) -> Retention:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 from hypothesis import settings
 
@@ -155,6 +156,14 @@ def _logging_is_restored() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _waiting_is_restored() -> Iterator[None]:
+    """Commands and flow runs change how their whole process waits for PostgreSQL, and a COPY of psycopg2 refuses that."""
+    before = psycopg2.extensions.get_wait_callback()
+    yield
+    psycopg2.extensions.set_wait_callback(before)
 
 
 @pytest.fixture(autouse=True)

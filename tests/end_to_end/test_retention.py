@@ -326,6 +326,7 @@ def test_a_retention_that_cannot_be_meant_is_refused(
 
 def test_samples_are_kept_until_every_label_that_is_judged_has_matured() -> None:
     assert Retention().samples_of(Performance()) == timedelta(days=90)
-    assert Retention().samples_of(Performance(maturity=timedelta(days=30))) == timedelta(days=65)
+    assert Retention().samples_of(Performance(maturity=timedelta(days=30))) == timedelta(days=90)
+    assert Retention().samples_of(Performance(maturity=timedelta(days=90))) == timedelta(days=125)
     assert Retention(samples=timedelta(days=3)).samples_of(Performance()) == timedelta(days=3)
     assert Retention(runs=timedelta(days=60)).samples_of(Performance()) == timedelta(days=60)

@@ -35,7 +35,12 @@ from tests.factories import World, make_model, make_pipeline, make_world
 
 ROWS = 300
 NEXT = Migration(name="9998_add_wonders", statements="ALTER TABLE prescore.head ADD COLUMN wonders integer")
-ADVISORY_WAIT = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+# Of this database alone: tests of others run beside.
+ADVISORY = (
+    "SELECT FROM pg_locks WHERE locktype = 'advisory' "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+ADVISORY_WAIT = f"{ADVISORY} AND NOT granted"
 SERVED = "SELECT id, state, p, label, scored_in FROM predictions.items ORDER BY id"
 
 
@@ -149,7 +154,7 @@ def test_a_run_of_a_prescore_that_knows_no_gate_keeps_migrations_out_too(
             migrations.apply(world.url)
         with pytest.raises(RunsInFlight, match="after 0 s of waiting"):
             migrations.apply(world.url, wait=timedelta(milliseconds=50))
-    wait_until(world, "SELECT WHERE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')")
+    wait_until(world, f"SELECT WHERE NOT EXISTS ({ADVISORY})")
     assert migrations.apply(world.url) == [NEXT.name]
 
 
@@ -202,7 +207,7 @@ def test_a_worker_newer_than_the_database_says_so_even_if_that_happens_while_it_
     last = world.rows("SELECT trigger, status, message FROM prescore.runs ORDER BY run_id DESC LIMIT 2")
     assert [row[:2] for row in last] == [("recovery", "failed"), ("scheduled", "failed")]
     assert all("Run `prescore migrate`" in row[2] for row in last)
-    assert not world.rows("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+    assert not world.rows(ADVISORY)
 
 
 def _migrate_to(url: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
