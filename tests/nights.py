@@ -197,7 +197,7 @@ def make_night(url: str, folder: Path, rows: int = 400, toml: str = "") -> Night
 
 
 def _some(chance: random.Random) -> str:
-    return "NULL" if chance.random() < 0.05 else repr(chance.uniform(-1, 1))
+    return "NULL::double precision" if chance.random() < 0.05 else repr(chance.uniform(-1, 1))
 
 
 class Reader:
