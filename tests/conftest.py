@@ -25,12 +25,11 @@ settings.load_profile("same")
 
 _FOLDER = pytest.StashKey[Path]()
 _DATABASE_TESTS = Path(__file__).parent / "database"
-# Views, plans, migrations and types: where versions of PostgreSQL differ, it shows here.
+# Plans, migrations, types and user SQL: where versions of PostgreSQL differ, it shows here.
 _VERSIONS_DIFFER = {
     "test_columns.py",
     "test_migrations.py",
     "test_reader_indexes.py",
-    "test_reader_states.py",
     "test_user_queries.py",
 }
 # The property of a test's report that says which server it used.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -120,7 +121,7 @@ def _reading(world: World, *statements: str, readers: int = 1) -> Iterator[list[
 @pytest.fixture
 def role(server_url: str) -> Iterator[str]:
     """A role that may read what it is granted."""
-    name = "life_reader"
+    name = f"life_reader_{uuid.uuid4().hex[:8]}"  # roles belong to the server, which tests share
     execute(server_url, f"CREATE ROLE {name}")
     yield name
     execute(server_url, f"DROP ROLE {name}")
