@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.compiled.masks import Masks, read_masks
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -57,6 +59,8 @@ class Forest:
     as_float: bool
     #: Which of ``MISSING`` and ``TOO_LARGE`` scikit-learn refuses.
     refused: int
+    #: The same trees as masks, which is faster; None where they have none.
+    masks: Masks | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ def _hist_boosting(trees: Any) -> Ensemble:
         nodes = predictor.nodes
         categorical = nodes["is_categorical"].astype(bool) & ~nodes["is_leaf"].astype(bool)
         tables.append(
-            _Tree(
+            Tree(
                 left=nodes["left"].astype(np.int64),
                 right=nodes["right"].astype(np.int64),
                 leaf=nodes["is_leaf"].astype(bool),
@@ -183,7 +187,7 @@ def _methods(finisher: Any, *names: str) -> dict[str, Callable[[Sums], NDArray[A
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tree:
+class Tree:
     """The nodes of a tree in the order of scikit-learn, shape ``(n_nodes,)`` each; the root is the first."""
 
     left: NDArray[np.int64]
@@ -208,10 +212,10 @@ class _Tree:
             levels.append(np.column_stack([self.left[inner], self.right[inner]]).ravel())
 
 
-def _tree(tree: Any, scale: float) -> _Tree:
+def _tree(tree: Any, scale: float) -> Tree:
     """Return a tree of scikit-learn's DecisionTree classes; what its leaves add is multiplied by ``scale``."""
     leaf = tree.children_left == -1
-    return _Tree(
+    return Tree(
         left=tree.children_left,
         right=tree.children_right,
         leaf=leaf,
@@ -225,7 +229,7 @@ def _tree(tree: Any, scale: float) -> _Tree:
 
 
 def _forest(
-    trees: Sequence[_Tree],
+    trees: Sequence[Tree],
     *,
     baseline: NDArray[Any],
     n_features: int,
@@ -247,6 +251,7 @@ def _forest(
         values.append(np.where(tree.leaf[:, None], tree.values, 0.0)[np.concatenate(levels)])
         depths.append(len(levels) - 1)
         certain.append(_certain(tree, levels))
+    all_sets = np.zeros((0, 8), dtype=np.uint32) if sets is None else np.ascontiguousarray(sets)
     return Forest(
         nodes=np.concatenate(tables),
         values=np.ascontiguousarray(np.concatenate(values), dtype=np.float64),
@@ -254,14 +259,15 @@ def _forest(
         depths=np.array(depths, dtype=np.int32),
         certain=np.array(certain, dtype=np.int32),
         baseline=np.ascontiguousarray(baseline, dtype=np.float64),
-        sets=np.zeros((0, 8), dtype=np.uint32) if sets is None else np.ascontiguousarray(sets),
+        sets=all_sets,
         n_features=n_features,
         as_float=as_float,
         refused=refused,
+        masks=read_masks(trees, all_sets, n_features),
     )
 
 
-def _table(tree: _Tree, order: NDArray[np.int64]) -> NDArray[Any]:
+def _table(tree: Tree, order: NDArray[np.int64]) -> NDArray[Any]:
     """Return the nodes in another order, with children found in it; a leaf leads to itself."""
     places = np.zeros(len(tree.leaf), dtype=np.int64)
     places[order] = np.arange(len(order))
@@ -275,7 +281,7 @@ def _table(tree: _Tree, order: NDArray[np.int64]) -> NDArray[Any]:
     return table
 
 
-def _certain(tree: _Tree, levels: Iterable[NDArray[np.int64]]) -> int:
+def _certain(tree: Tree, levels: Iterable[NDArray[np.int64]]) -> int:
     """Return the steps that most rows of the training took, or all of them where few more are left."""
     arrived = [int(tree.rows[level[tree.leaf[level]]].sum()) for level in levels]
     deepest = len(arrived) - 1

@@ -115,15 +115,22 @@ class BoundKernel:
         return out, int(np.bitwise_or.reduce(flags))
 
     def _walk(self, pointers: Any, start: int, stop: int, out: NDArray[np.float64]) -> int:
-        forest = self.forest
-        found: int = self.kernel.library.prescore_sum_trees(
+        forest, library = self.forest, self.kernel.library
+        work = library.prescore_sum_trees if forest.masks is None else library.prescore_sum_masks
+        found: int = work(
             pointers, start, stop, forest.n_features, int(forest.as_float), *self._tables, out.ctypes.data
         )
         return found
 
     @cached_property
     def _tables(self) -> tuple[Any, ...]:
-        f = self.forest
+        f, m = self.forest, self.forest.masks
+        if m is not None:
+            return (
+                *(m.kinds.ctypes.data, m.thresholds.ctypes.data, m.first_asked.ctypes.data, m.asked.ctypes.data),
+                *(m.words.ctypes.data, int(m.words.itemsize == 8), m.values.ctypes.data, m.values.shape[1]),
+                *(m.first_leaf.ctypes.data, len(m.first_leaf), len(f.baseline), f.baseline.ctypes.data),
+            )
         sets = f.sets.ctypes.data if len(f.sets) else None
         return (
             *(f.nodes.ctypes.data, f.values.ctypes.data, f.values.shape[1]),
@@ -211,15 +218,21 @@ def _intact(place: Path) -> Path | None:
 def _open(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
-        function = library.prescore_sum_trees
+        by_walking, by_masks = library.prescore_sum_trees, library.prescore_sum_masks
     except (OSError, AttributeError) as error:
         raise NotCompiled(f"{path} cannot be loaded") from error
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
-    function.restype = ctypes.c_int32
-    function.argtypes = [
-        *(pointer, integer, integer, integer, ctypes.c_int32),
+    small = ctypes.c_int32
+    by_walking.restype = by_masks.restype = small
+    by_walking.argtypes = [
+        *(pointer, integer, integer, integer, small),
         *(pointer, pointer, integer, pointer, pointer, pointer, integer),
         *(integer, pointer, pointer, pointer),
+    ]
+    by_masks.argtypes = [
+        *(pointer, integer, integer, integer, small),
+        *(pointer, pointer, pointer, pointer, pointer, small, pointer, integer),
+        *(pointer, integer, integer, pointer, pointer),
     ]
     return library
 

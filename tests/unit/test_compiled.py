@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 from tasks.compiled import CompiledEstimator, compile_bundle, kernel, read_form
+from tasks.compiled.forests import read_ensemble
 from tasks.compiled.form import EVERY_ROWS
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
@@ -170,6 +172,53 @@ def test_a_compiled_form_equals_scikit_learn(case: str, folder: Path) -> None:
     assert form is not None
     for rows in (make_frame(1, seed=3, missing=0), make_frame(1_003, seed=4, unseen=True)):
         assert_equal(form, estimator, rows)
+
+
+def awkward(columns: int, rows: int) -> list[np.ndarray]:
+    """Return columns of numbers with missing and infinite ones among them, enough for several blocks."""
+    rng = np.random.default_rng(5)
+    found = [np.round(rng.normal(size=rows), 2) for _ in range(columns)]
+    for column in found:
+        for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, 255.0):
+            column[rng.integers(0, rows, rows // 50)] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "wide"),
+    [
+        ("boosted, 2 classes", False),
+        ("boosted, 4 classes", False),
+        ("boosted, codes are categories", False),
+        ("forest, 4 classes", False),  # leaves of several values
+        ("gradient, 3 classes", False),
+        ("boosted, 64 leaves", True),
+    ],
+)
+def test_small_trees_give_the_same_sums_by_masks_as_by_walking(case: str, wide: bool, folder: Path) -> None:
+    large = (encoded(HistGradientBoostingClassifier(max_iter=10, max_leaf_nodes=64, min_samples_leaf=4)), 2)
+    estimator, classes = {**CASES, "boosted, 64 leaves": large}[case]
+    rows = make_frame(2_000, seed=1)
+    forest = read_ensemble(fitted(estimator, classes, rows).steps[-1][1]).forest
+    assert forest.masks is not None
+    assert forest.masks.words.dtype == (np.uint64 if wide else np.uint32)
+    loaded = kernel.load_kernel(folder)
+    columns = awkward(forest.n_features, 10_001)
+    by_walking, met = loaded.bind(replace(forest, masks=None)).sums(columns)
+    by_masks, also_met = loaded.bind(forest, threads=2).sums(columns)
+    np.testing.assert_array_equal(by_masks, by_walking)
+    assert also_met == met == 3
+
+
+@pytest.mark.parametrize(
+    ("estimator", "rows"),
+    [(RandomForestClassifier(5), 2_000), (GradientBoostingClassifier(n_estimators=40, max_depth=6), 4_000)],
+    ids=["more leaves than a word has bits", "more thresholds than a code can tell"],
+)
+def test_trees_that_do_not_fit_in_masks_are_walked(estimator: Any, rows: int) -> None:
+    frame = make_frame(rows, seed=1, missing=0)
+    frame[NUMBERS] = np.random.default_rng(2).normal(size=(rows, len(NUMBERS)))
+    assert read_ensemble(estimator.fit(frame[NUMBERS], make_labels(frame, 2))).forest.masks is None
 
 
 @pytest.mark.parametrize("dtype", ["object", "category", "str"])
@@ -409,6 +458,15 @@ int32_t prescore_sum_trees(
     for (int64_t i = start * n_outputs; i < stop * n_outputs; i++) out[i] = 0.25;
     return 0;
 }
+int32_t prescore_sum_masks(
+    const double *const *columns, int64_t start, int64_t stop, int64_t width, int32_t as_float, const int32_t *kinds,
+    const double *thresholds, const int64_t *first_asked, const int32_t *asked, const void *words, int32_t wide,
+    const double *values, int64_t leaf_width, const int64_t *first_leaf, int64_t n_trees, int64_t n_outputs,
+    const double *baseline, double *out)
+{
+    for (int64_t i = start * n_outputs; i < stop * n_outputs; i++) out[i] = 0.25;
+    return 0;
+}
 """
 
 
@@ -433,7 +491,9 @@ def test_a_form_that_differs_in_a_later_batch_hands_on_scikit_learns_rows(
     first, second = make_frame(500, seed=3), make_frame(500, seed=4)
     form.predict_proba(first)
     assert not form.doubtful
-    form._kernel.forest.values[:] *= 1.001
+    masks = form._kernel.forest.masks
+    assert masks is not None
+    masks.values[:] *= 1.001
     form._returned["predict_proba"] += EVERY_ROWS
     np.testing.assert_array_equal(form.predict_proba(second), small.predict_proba(second))
     assert form.doubtful
