@@ -104,6 +104,11 @@ def execute(url: str, statement: str) -> None:
         connection.close()
 
 
+def copy_database(server_url: str, name: str, template: str) -> None:
+    """Make a database out of another one that nobody uses, file by file: half the time of copying by way of the log."""
+    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+
+
 @pytest.fixture(scope="session")
 def server_url(request: pytest.FixtureRequest) -> str:
     """The maintenance database of a server of the run: the main one, and each other one in tests/database."""
@@ -142,7 +147,7 @@ def module_database_url(server_url: str, _template: str) -> Iterator[str]:
 
 def _fresh_database(server_url: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    copy_database(server_url, name, template)
     yield psql_url(server_url, name)
     execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 

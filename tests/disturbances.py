@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.conftest import execute, psql_url
+from tests.conftest import copy_database, execute, psql_url
 from tests.factories import World, make_world
 
 #: How many advisory locks are held in the database.
@@ -40,7 +40,7 @@ class Copies:
         """Return a world in a copy of a database; ``rows`` items are created unless it is None."""
         name = f"copy_{uuid.uuid4().hex[:12]}"
         self._names.append(name)
-        execute(self._server_url, f"CREATE DATABASE {name} TEMPLATE {source}")
+        copy_database(self._server_url, name, source)
         return make_world(psql_url(self._server_url, name), self._folder, rows=rows)
 
     def close(self, world: World) -> str:

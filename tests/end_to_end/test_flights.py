@@ -32,7 +32,7 @@ from tasks.runs import Status, Trigger
 from tasks.settings import Settings, read_settings
 from tasks.usersql import tables
 from tests import flights
-from tests.conftest import execute, psql_url
+from tests.conftest import copy_database, execute, psql_url
 from tests.disturbances import prescore
 from tests.factories import World
 
@@ -138,7 +138,7 @@ def scored(request: pytest.FixtureRequest, server_url: str, trained: Trained) ->
 def copied(server_url: str, database: str) -> Iterator[str]:
     """A copy of a database that nobody is connected to, dropped afterwards; its name."""
     name = f"flights_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {database}")
+    copy_database(server_url, name, database)
     try:
         yield name
     finally:

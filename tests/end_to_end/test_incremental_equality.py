@@ -24,7 +24,7 @@ from tasks.population import Mode
 from tasks.runs import Status
 from tasks.scoring import Scorer, Tally
 from tasks.transport import open_reading_session
-from tests.conftest import execute, psql_url
+from tests.conftest import copy_database, execute, psql_url
 from tests.factories import World, make_pipeline, make_regressor, make_world
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,7 +168,7 @@ def order(world: World, keys: str, at: datetime, *, loaded_at: datetime | None =
 def twin_of(world: World, server_url: str, folder: Path) -> Iterator[World]:
     """A copy of the database, published generations and all, with the same pipeline."""
     name, copied = make_url(world.url).database, f"twin_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {copied} TEMPLATE {name}")
+    copy_database(server_url, copied, name)
     try:
         settings = replace(world.settings, database_url=psql_url(server_url, copied), pipelines_dir=folder)
         twin = World(url=psql_url(server_url, copied), settings=settings)

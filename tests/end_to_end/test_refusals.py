@@ -28,7 +28,7 @@ from tasks.database import connect
 from tasks.errors import PrescoreError
 from tasks.pipeline import load_pipeline
 from tasks.population import Mode
-from tests.conftest import execute, psql_url
+from tests.conftest import copy_database, execute, psql_url
 from tests.factories import World, make_model, make_pipeline, make_world
 
 ENTITIES = 400
@@ -170,7 +170,7 @@ class Refusals:
 def _prepared(server_url: str, _template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with one good publication, copied for every test."""
     name = f"refusals_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {_template}")
+    copy_database(server_url, name, _template)
     world = make_world(psql_url(server_url, name), tmp_path_factory.mktemp("prepared"), rows=None)
     world.execute(SOURCES)
     pipeline = make_pipeline(world, toml=PIPELINE_TOML, features=FEATURES_SQL, files={"model.py": MODEL_PY})
@@ -184,7 +184,7 @@ def _prepared(server_url: str, _template: str, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def refusals(server_url: str, _prepared: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Refusals]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {_prepared}")
+    copy_database(server_url, name, _prepared)
     world = make_world(psql_url(server_url, name), tmp_path, rows=None)
     declare(world)
     caplog.set_level("DEBUG")

@@ -26,7 +26,7 @@ from tasks.population import Mode
 from tasks.profiles import clean_runs
 from tasks.runs import Trigger
 from tasks.scoring import Scorer
-from tests.conftest import execute, psql_url
+from tests.conftest import copy_database, execute, psql_url
 from tests.factories import World, make_model, make_pipeline, make_world
 
 # Made once and used by all: one worker.
@@ -136,7 +136,7 @@ def found(run: RunSummary, check: str) -> tuple[str, str]:
 def _prepared(server_url: str, _template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database with some good nights behind it, copied for every test."""
     name = f"nights_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {_template}")
+    copy_database(server_url, name, _template)
     nights = Nights(make_world(psql_url(server_url, name), tmp_path_factory.mktemp("nights"), rows=None))
     nights.world.execute(TABLES)
     make_model(nights.world, nights.declare(), train_data_until=FIRST - timedelta(days=1))
@@ -151,7 +151,7 @@ def _prepared(server_url: str, _template: str, tmp_path_factory: pytest.TempPath
 @contextmanager
 def copied(server_url: str, prepared: str, folder: Path) -> Iterator[Nights]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {prepared}")
+    copy_database(server_url, name, prepared)
     nights = Nights(make_world(psql_url(server_url, name), folder, rows=None), night=NIGHTS)
     nights.declare()
     yield nights
