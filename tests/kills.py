@@ -204,7 +204,7 @@ def no_shared_memory_left() -> Iterator[None]:
 def _shared_memory() -> set[str]:
     folder = Path("/dev/shm")
     return (
-        {path.name for path in folder.iterdir() if not path.name.startswith("PostgreSQL.")}
+        {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("PostgreSQL.")}
         if folder.is_dir()
         else set()
     )

@@ -12,7 +12,7 @@ from tasks import embedded
 from tasks.embedded.programs import run as run_as
 from tasks.embedded.programs import server_account
 from tests.conftest import psql_url
-from tests.servers import Server
+from tests.servers import Server, short_lived
 
 
 def can_replicate(server: Server) -> bool:
@@ -28,8 +28,7 @@ def programs(server: Server) -> Path:
 @contextmanager
 def replicate(server: Server) -> Iterator[tuple[str, str]]:
     """Start a primary and a standby that streams from it, and yield their addresses."""
-    # Where the server's account gets to, and with a short path for its socket.
-    folder = Path("/tmp", f"prescore-standby-{time.time_ns()}")
+    folder = short_lived() / f"prescore-standby-{time.time_ns()}"
     folder.mkdir(mode=0o755)
     settings = {"fsync": "off", "shared_buffers": "64MB"}
     recipe = embedded.Recipe(binaries=server.binaries, settings=settings, durable=False)

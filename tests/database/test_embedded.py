@@ -23,6 +23,7 @@ import pytest
 from tasks import embedded
 from tasks.embedded.folder import Place
 from tasks.embedded.programs import Account, copied_programs, first_unreachable
+from tests.servers import short_lived
 
 ROOT = os.geteuid() == 0
 
@@ -111,7 +112,7 @@ class Caller:
 def caller(name: str, below: Path | None = None) -> Iterator[Caller]:
     """Give a user a data folder; whatever was started ends with the test."""
     entry = pwd.getpwnam("nobody") if ROOT and name == "ordinary user" else pwd.getpwuid(os.geteuid())
-    folder = Path(tempfile.mkdtemp(dir=below or "/tmp", prefix="prescore-embedded-"))
+    folder = Path(tempfile.mkdtemp(dir=below or short_lived(), prefix="prescore-embedded-"))
     if ROOT:
         folder.chmod(0o755)
         os.chown(folder, entry.pw_uid, entry.pw_gid)

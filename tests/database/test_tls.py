@@ -23,7 +23,7 @@ from tasks.runs import Status
 from tasks.transport import open_session
 from tests.conftest import psql_url
 from tests.factories import make_model, make_pipeline, make_world
-from tests.servers import all_servers
+from tests.servers import all_servers, short_lived
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def server(authority: Authority) -> Iterator[str]:
     """A server of its own that takes nobody without TLS; the embedded one is built without it."""
-    folder = Path("/tmp", f"prescore-tls-{time.time_ns()}")
+    folder = short_lived() / f"prescore-tls-{time.time_ns()}"
     folder.mkdir(mode=0o755)
     built = [found for found in all_servers() if found.binaries is not None]
     try:

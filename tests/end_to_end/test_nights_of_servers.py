@@ -31,7 +31,7 @@ from tasks.errors import EmbeddedDatabaseError, PrescoreError
 from tasks.runs import Status
 from tests.conftest import execute, psql_url
 from tests.nights import LONGEST_DELAY, Night, Once, make_night, reading
-from tests.servers import main_server
+from tests.servers import main_server, short_lived
 
 pytestmark = pytest.mark.xdist_group("nights of servers")
 
@@ -77,7 +77,7 @@ class OwnServer:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[OwnServer]:
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="prescore-night-"))
+    folder = Path(tempfile.mkdtemp(dir=short_lived(), prefix="prescore-night-"))
     folder.chmod(0o755)
     recipe = embedded.Recipe(binaries=main_server().binaries, settings=SETTINGS, durable=False)
     try:
