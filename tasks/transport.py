@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import adbc_driver_manager
+import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_postgresql import StatementOptions
 from adbc_driver_postgresql import dbapi as adbc
@@ -184,7 +186,7 @@ def open_session(url: str, application_name: str = "prescore data") -> Iterator[
     base = libpq_url(url)
     address = f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"
     try:
-        connection = adbc.connect(address, autocommit=True)
+        connection = _connect(address)
     except adbc_driver_manager.Error as error:
         cause = "the connection was lost while it was opened" if _ENDED.search(str(error)) else _primary(str(error))
         raise DatabaseUnreachable(url, cause) from None
@@ -201,6 +203,32 @@ def open_session(url: str, application_name: str = "prescore data") -> Iterator[
             meter.ended(pid)
         with suppress(adbc_driver_manager.Error):
             connection.close()
+
+
+class _Kept:
+    """What the driver knows of a database, handed to a connection that would close it at its own end."""
+
+    def __init__(self, database: adbc_driver_manager.AdbcDatabase) -> None:
+        self.database = database
+
+    def close(self) -> None:
+        """Leave it open: other connections use it, and it holds none of its own."""
+
+
+@lru_cache(maxsize=8)
+def _known_database(address: str) -> _Kept:
+    """Learn what types a database has, once in a process.
+
+    The driver reads every type and every column of a database before it connects: measured 61 ms with the 4,164 columns of
+    a database with nothing but prescore, where connecting takes 5. What is new since then it does not know by name, but
+    what travels is of PostgreSQL's own types (the type table), whose numbers never change.
+    """
+    return _Kept(adbc_driver_postgresql.connect(address))
+
+
+def _connect(address: str) -> adbc.Connection:
+    kept: Any = _known_database(address)
+    return adbc.Connection(kept, adbc_driver_manager.AdbcConnection(kept.database), autocommit=True)
 
 
 @contextmanager
