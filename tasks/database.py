@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 from urllib.parse import quote as percent_encoded
@@ -44,6 +44,9 @@ _STATEMENT_SECONDS: ContextVar[float | None] = ContextVar("statement seconds", d
 # Parameters of an address that are secrets, and what stands between :// and @.
 _SECRET_PARAMETERS = ("password", "sslpassword")
 _CREDENTIALS = re.compile(r"://[^\s/@]*:[^\s@]*@")
+
+# Whether a connection may be made: only while connect() makes its own.
+_CONNECTING: ContextVar[bool] = ContextVar("connecting", default=False)
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -153,19 +156,26 @@ def session_options() -> str:
     return SESSION if seconds is None else f"{SESSION} -c statement_timeout={max(1, round(seconds * 1000))}"
 
 
-def engine(url: str, application_name: str = "prescore") -> sa.Engine:
-    """Return an engine without a pool: each connection is made once and never silently made again."""
-    options = {
+@lru_cache(maxsize=32)
+def _engine(url: str, application_name: str, options: str) -> sa.Engine:
+    """Return an engine without a pool: each connection is made once and never silently made again.
+
+    A process keeps it: SQLAlchemy asks a server four questions before an engine's first connection is used.
+    """
+    arguments = {
         **KEEPALIVES,
         "application_name": application_name,
-        "options": session_options(),
+        "options": options,
         "connect_timeout": CONNECT_SECONDS,
     }
     # Without looking up hstore on every connection: no statement of ours reads one. Errors show no parameters: keys and
     # digests are among them.
-    return sa.create_engine(
-        _driver_url(url), poolclass=NullPool, connect_args=options, use_native_hstore=False, hide_parameters=True
+    created = sa.create_engine(
+        _driver_url(url), poolclass=NullPool, connect_args=arguments, use_native_hstore=False, hide_parameters=True
     )
+    # SQLAlchemy makes a lost connection again on its next use, even without a pool: with it went the lock of a run.
+    sa.event.listen(created, "do_connect", _refuse_again)
+    return created
 
 
 @contextmanager
@@ -179,13 +189,14 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
     DatabaseUnreachable
         Naming host and database, never the password.
     """
-    created = engine(url, application_name)
+    created = _engine(url, application_name, session_options())
+    connecting = _CONNECTING.set(True)
     try:
         connection = created.connect()
     except sa.exc.OperationalError as error:
         raise DatabaseUnreachable(url, _first_line(error)) from None
-    # SQLAlchemy makes a lost connection again on its next use, even without a pool: with it went the lock of a run.
-    sa.event.listen(created, "do_connect", _refuse_again)
+    finally:
+        _CONNECTING.reset(connecting)
     meter = meter_in_use()
     pid = connection.connection.driver_connection.info.backend_pid if meter is not None else 0  # type: ignore[union-attr]
     if meter is not None:
@@ -199,11 +210,11 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
             connection.close()
         except sa.exc.DBAPIError:  # it was lost while a transaction was open: nothing is left to roll back
             connection.invalidate()
-        created.dispose()
 
 
 def _refuse_again(*_: Any) -> None:
-    raise psycopg2.OperationalError("the connection was lost; it is never made again")
+    if not _CONNECTING.get():
+        raise psycopg2.OperationalError("the connection was lost; it is never made again")
 
 
 def raw_execute(connection: sa.Connection, statement: str) -> Any:

@@ -1,11 +1,14 @@
-"""Connections of the control path: made once, never silently made again."""
+"""Connections: made once, never silently made again; and what a process keeps about them."""
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from tasks.columns import Column
 from tasks.database import DatabaseUnreachable, connect
+from tasks.transport import open_session
 
 
 def test_a_lost_connection_is_never_made_again(database_url: str) -> None:
@@ -33,3 +36,23 @@ def test_a_server_that_is_not_there_is_told_in_whole_sentences() -> None:
     ):
         pass
     assert "sekret" not in str(refused.value)
+
+
+def test_types_that_are_made_after_a_process_has_connected_travel_as_any_other(database_url: str) -> None:
+    with open_session(database_url) as before:
+        assert before.table("SELECT 1 AS one").num_rows == 1
+    with connect(database_url) as connection:
+        connection.execute(sa.text("CREATE TYPE mood AS ENUM ('glad', 'sad')"))
+        connection.execute(sa.text("CREATE DOMAIN number AS bigint"))
+        connection.execute(sa.text("CREATE TABLE public.people (id number, moods text[], mood mood)"))
+        connection.commit()
+    columns = [Column(name="id", postgres_type="bigint"), Column(name="moods", postgres_type="text[]")]
+    schema = pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
+    row = pa.RecordBatch.from_pylist([{"id": 7, "moods": ["glad"]}], schema=schema)
+    with open_session(database_url) as after:
+        assert after.copy_in("public", "people", columns, [row], "Writing") == 1
+        after.execute("UPDATE public.people SET mood = 'sad'")
+        mood = Column(name="mood", postgres_type="text").read("mood")
+        found = after.table(f"SELECT id, moods, {mood} AS mood FROM public.people")
+    assert found.to_pylist() == [{"id": 7, "moods": ["glad"], "mood": "sad"}]
+    assert found.schema.types == [pa.int64(), pa.list_(pa.string()), pa.string()]
