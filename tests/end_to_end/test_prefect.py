@@ -81,7 +81,7 @@ def eventually(look: Callable[[], T | None]) -> T:
     until = time.monotonic() + DEADLINE
     while not (found := look()):
         assert time.monotonic() < until, f"nothing within {DEADLINE:.0f} s"
-        time.sleep(0.1)
+        time.sleep(0.25)
     return found
 
 
