@@ -13,7 +13,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import betabinom, chi2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,6 +150,8 @@ def most_outside(rows: int, rows_before: int) -> int:
     The share of a continuous population outside two extremes of n values is Beta(2, n - 1) distributed whatever its
     shape is: 0.4 % on average for 500, so a limit of 0.1 % would be passed by nothing but a small training sample.
     """
+    from scipy.stats import betabinom  # takes as long to import as everything else: for runs, not for every command
+
     if rows_before < 2:
         return rows
     # SciPy's own ppf holds all counts up to rows at once: 200 MB and 1.2 s for ten million, to find 23.
@@ -166,6 +167,8 @@ def most_outside(rows: int, rows_before: int) -> int:
 
 @cache
 def _critical(degrees: int) -> float:
+    from scipy.stats import chi2
+
     return float(chi2.ppf(CONFIDENCE, degrees)) if degrees > 0 else 0.0
 
 
