@@ -52,7 +52,7 @@ from tasks.population import Mode, Selection, Served
 from tasks.profiles import store_profiles
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
-from tasks.scorers import compile_scorer, load_scorer
+from tasks.scorers import load_scorer, with_compiled_code
 from tasks.scoring import Scorer, Tally
 from tasks.settings import Settings
 from tasks.source_server import keys_beside_rows
@@ -315,8 +315,7 @@ def refuse_queries(pipeline: Pipeline) -> None:
 def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.ModelVersion, Objects]:
     """Load the version that the alias names, checked by digest, and describe what the queries return."""
     scorer, model = load_scorer(run.connection, run.pipeline, run.source_url)
-    if compiled_dir is not None and run.pipeline.model.compiled:
-        scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
+    scorer = with_compiled_code(scorer, compiled_dir, trees=run.pipeline.model.compiled)
     run.record(model=model.name, model_version=model.version)
     logs.note(model=model.name, model_version=model.version)
     reached("model.loaded")

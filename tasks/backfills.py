@@ -35,7 +35,7 @@ from tasks.readers import BACKFILL, Objects, names, stored
 from tasks.registry import ModelVersion
 from tasks.reshaping import compare
 from tasks.runs import Run, Snapshot, Trigger
-from tasks.scorers import compile_scorer, load_scorer
+from tasks.scorers import load_scorer, with_compiled_code
 from tasks.scoring import Scorer, Tally
 from tasks.settings import read_settings
 from tasks.transport import Session, open_reading_session
@@ -284,9 +284,7 @@ def _load(
         while len(_scorers) >= _REMEMBERED:
             _scorers.pop(next(iter(_scorers)))
         scorer = load_scorer(connection, pipeline, place.source_url, version.version)[0]
-        if compiled_dir is not None and pipeline.model.compiled:
-            scorer = replace(scorer, compiled=compile_scorer(scorer, compiled_dir))
-        _scorers[identity] = scorer
+        _scorers[identity] = with_compiled_code(scorer, compiled_dir, trees=pipeline.model.compiled)
     return _scorers[identity]
 
 

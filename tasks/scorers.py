@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,11 +11,15 @@ import sqlalchemy as sa
 from tasks import registry
 from tasks.bundle import preprocessed
 from tasks.compiled import CompiledEstimator, compile_bundle
+from tasks.compiled.library import NotCompiled
+from tasks.compiled.rows import Decoder, load_decoder
 from tasks.features import describe, describe_changes, narrowed
 from tasks.pipeline import Pipeline
 from tasks.registry import ModelVersion
 from tasks.scoring import Scorer
 from tasks.source_server import describing
+
+logger = logging.getLogger(__name__)
 
 
 def load_scorer(
@@ -34,6 +40,24 @@ def load_scorer(
     contract = narrowed(contract, bundle.features)
     scorer = Scorer(pipeline=pipeline, contract=contract, bundle=bundle, preprocess=preprocess, outputs=outputs)
     return scorer, model
+
+
+def with_compiled_code(scorer: Scorer, folder: Path | None, *, trees: bool) -> Scorer:
+    """Return a scorer that reads its rows, and walks its trees if asked to, with compiled code where that can be had.
+
+    ``folder`` is where compiled code is kept, None where none is to be used.
+    """
+    if folder is None:
+        return scorer
+    return replace(scorer, decoder=_decoder(folder), compiled=compile_scorer(scorer, folder) if trees else None)
+
+
+def _decoder(folder: Path) -> Decoder | None:
+    try:
+        return load_decoder(folder)
+    except NotCompiled as reason:
+        logger.info("features are decoded by the driver, because %s", reason)
+        return None
 
 
 def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tasks.bundle import Bundle
     from tasks.compiled import CompiledEstimator
+    from tasks.compiled.rows import Decoder
     from tasks.feature_ages import AgeCounter
     from tasks.pipeline import Pipeline
     from tasks.profiles import ProfileCounter
@@ -116,11 +117,19 @@ class Scorer:
     outputs: tuple[Column, ...]
     #: The bundle's model in compiled form; None where it has none.
     compiled: CompiledEstimator | None = None
+    #: Compiled code that decodes the rows of features; None where the driver decodes them.
+    decoder: Decoder | None = None
 
     @property
     def estimator(self) -> Any:
         """What predicts: the bundle's model, in compiled form where it has one."""
         return self.bundle.estimator if self.compiled is None else self.compiled
+
+    @property
+    def read_columns(self) -> tuple[Column, ...]:
+        """Columns of a batch of feature rows: those of the contract, and the fingerprint where the query returns one."""
+        kept = (FINGERPRINT,) if self.pipeline.features.fingerprint else ()
+        return (*self.contract.columns, *kept)
 
     @property
     def doubtful(self) -> bool:

@@ -190,7 +190,9 @@ def _feature_batches(
         yield from _dataset_batches(session, scorer, run, selection, tally)
         return
     for statement in _statements(scorer, run, selection):
-        with session.stream(statement, origin, ahead=False) as batches:
+        with session.stream(
+            statement, origin, ahead=False, columns=scorer.read_columns, decoder=scorer.decoder
+        ) as batches:
             reached("stream.opened")
             yield from batches
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
 
 import adbc_driver_manager
@@ -16,7 +16,8 @@ from adbc_driver_postgresql import StatementOptions
 from adbc_driver_postgresql import dbapi as adbc
 
 from tasks import columns as type_table
-from tasks.backends import meter_in_use
+from tasks import libpq
+from tasks.backends import BackendMeter, meter_in_use
 from tasks.columns import Column, SchemaDiffers
 from tasks.database import KEEPALIVES, DatabaseUnreachable, libpq_url, literal, load_query, quote, session_options
 from tasks.errors import PrescoreError
@@ -24,12 +25,19 @@ from tasks.interrupts import interruptibly, let_python_answer
 from tasks.outages import LOST, outage_of
 from tasks.stream import Stream
 
+if TYPE_CHECKING:
+    from tasks.compiled.rows import Decoder
+
 # Batches of about 8 MiB: 40-50 k rows of 3 text and 16 float columns. 32 MiB was no faster in the benchmark and took
 # 150 MB more at the peak, since reading, scoring and writing each hold a batch and two wait between them. Of 4, 8 and 16 MiB
 # none was faster beyond noise (12.3, 10.6, 12.2 s for 2,000,000 rows); the peaks were 373, 418 and 490 MB.
 BATCH_BYTES = 8 * 1024 * 1024
 # Batches read ahead while the model predicts: enough to keep the reader busy, since predicting a batch takes longer.
 READ_AHEAD = 2
+
+#: How sessions that only read call themselves.
+READER = "prescore reader"
+_READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 # From the first quote on: a value may hold quotes and line ends itself, so where it stops cannot be known.
 _QUOTED = re.compile("[\"'«»„“”‘’‚].*")
@@ -79,9 +87,12 @@ class Session:
     A session is used by one thread at a time; ``cancel`` may be called from any.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, url: str, meter: BackendMeter | None) -> None:
         self._connection = connection
-        self._cursor: Any = None
+        self._url, self._meter = url, meter
+        #: The exported snapshot that this session sees, which another one may see as well.
+        self._snapshot: str | None = None
+        self._cancel: Callable[[], None] | None = None
 
     def execute(self, statement: str, what: str = "A statement") -> None:
         """Run a statement that returns no rows."""
@@ -101,15 +112,27 @@ class Session:
 
     @contextmanager
     def stream(
-        self, statement: str, what: str = "A query", *, ahead: bool = True
+        self,
+        statement: str,
+        what: str = "A query",
+        *,
+        ahead: bool = True,
+        columns: Sequence[Column] = (),
+        decoder: Decoder | None = None,
     ) -> Iterator[Iterator[pa.RecordBatch]]:
         """Run a query and yield its batches, read ahead by another thread; leaving early cancels it.
 
-        ``ahead=False`` is for a thread that does nothing else but read: it reads itself, and ``cancel`` ends that.
+        ``ahead=False`` is for a thread that does nothing else but read: it reads itself, and ``cancel`` ends that. Then a
+        ``decoder`` may do so on a connection of its own, of a session that sees an exported snapshot; ``columns`` are what
+        the query returns.
         """
+        if decoder is not None and self._snapshot is not None and not ahead and decoder.decodes(columns):
+            with self._decoded(statement, what, self._snapshot, columns, decoder) as decoded:
+                yield decoded
+            return
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
-            self._cursor = cursor
+            self._cancel = cursor.adbc_cancel
             try:
                 with _scrubbed(what):
                     interruptibly(lambda: cursor.execute(statement), cursor.adbc_cancel)
@@ -127,13 +150,35 @@ class Session:
                 with Stream(cursor.adbc_cancel) as stream:
                     yield stream.ahead("read", _read(reader, what), depth=READ_AHEAD)
             finally:
-                self._cursor = None
+                self._cancel = None
+
+    @contextmanager
+    def _decoded(
+        self, statement: str, what: str, snapshot: str, columns: Sequence[Column], decoder: Decoder
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        with _refused(what), libpq.open_connection(_address(self._url, READER)) as connection:
+            if self._meter is not None:
+                self._meter.begun(connection.backend_pid)
+            try:
+                connection.execute(load_query("forbid_transaction_timeout"))
+                for preparing in _seeing(snapshot):
+                    connection.execute(preparing)
+                self._cancel = connection.cancel
+                connection.begin_copy(statement)
+                yield _decode(decoder, connection, columns, what)
+            except BaseException:
+                connection.cancel()  # closing alone would leave the server at work until it has rows to send
+                raise
+            finally:
+                self._cancel = None
+                if self._meter is not None:
+                    self._meter.ended(connection.backend_pid)
 
     def cancel(self) -> None:
         """Ask PostgreSQL to end what this session streams, if anything; from any thread."""
-        cursor = self._cursor
-        if cursor is not None:
-            cursor.adbc_cancel()
+        cancel = self._cancel
+        if cancel is not None:
+            cancel()
 
     def copy_in(
         self, schema: str, table: str, target: Sequence[Column], batches: Iterable[pa.RecordBatch], what: str
@@ -180,17 +225,13 @@ class Session:
 @contextmanager
 def open_session(url: str, application_name: str = "prescore data") -> Iterator[Session]:
     """Open an ADBC connection that speaks the session settings of prescore; close it at the end."""
-    parameters = urlencode(
-        {**KEEPALIVES, "application_name": application_name, "options": session_options()}, quote_via=quote_plus
-    )
-    base = libpq_url(url)
-    address = f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"
     try:
-        connection = _connect(address)
+        connection = _connect(_address(url, application_name))
     except adbc_driver_manager.Error as error:
         cause = "the connection was lost while it was opened" if _ENDED.search(str(error)) else _primary(str(error))
         raise DatabaseUnreachable(url, cause) from None
-    session, meter = Session(connection), meter_in_use()
+    meter = meter_in_use()
+    session = Session(connection, url, meter)
     pid = None
     try:
         session.table(load_query("forbid_transaction_timeout"), "Opening a session")
@@ -234,17 +275,32 @@ def _connect(address: str) -> adbc.Connection:
 @contextmanager
 def open_snapshot_session(url: str, snapshot: str) -> Iterator[Session]:
     """Open a session that sees exactly what an exported snapshot sees, and can write nothing."""
-    with open_session(url, "prescore reader") as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}", "Reading in the snapshot of the run")
+    with open_session(url, READER) as session:
+        for preparing in _seeing(snapshot):
+            session.execute(preparing, "Reading in the snapshot of the run")
+        session._snapshot = snapshot
         yield session
+
+
+def _seeing(snapshot: str) -> tuple[str, str]:
+    """Return what makes a connection see what an exported snapshot sees."""
+    return _READ_ONLY, f"SET TRANSACTION SNAPSHOT {literal(snapshot)}"
+
+
+def _address(url: str, application_name: str) -> str:
+    """Return a URL for libpq, with the session settings of prescore."""
+    parameters = urlencode(
+        {**KEEPALIVES, "application_name": application_name, "options": session_options()}, quote_via=quote_plus
+    )
+    base = libpq_url(url)
+    return f"{base}{'&' if '?' in base else '?'}{parameters.replace('+', '%20')}"
 
 
 @contextmanager
 def open_reading_session(url: str) -> Iterator[Session]:
     """Open a session in a READ ONLY transaction of its own, for `check` and training: nothing is written."""
-    with open_session(url, "prescore reader") as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    with open_session(url, READER) as session:
+        session.execute(_READ_ONLY)
         yield session
 
 
@@ -290,6 +346,26 @@ def _read(reader: pa.RecordBatchReader, what: str) -> Iterator[pa.RecordBatch]:
         for batch in reader:
             if batch.num_rows:
                 yield batch
+
+
+def _decode(
+    decoder: Decoder, connection: libpq.Connection, columns: Sequence[Column], what: str
+) -> Iterator[pa.RecordBatch]:
+    with _refused(what):
+        yield from decoder.batches(connection, columns, BATCH_BYTES)
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Say in our words what libpq or the decoder refused."""
+    from tasks.compiled.rows import RowsDiffer
+
+    try:
+        yield
+    except libpq.ServerRefused as error:
+        raise _failed(what, str(error), error.sqlstate) from None
+    except RowsDiffer as error:
+        raise SchemaDiffers(what, [str(error)]) from None
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from tasks.pipeline import Pipeline, find_pipeline
 from tasks.population import Selection
 from tasks.readers import Objects
 from tasks.runs import Run, Snapshot, Trigger
-from tasks.scorers import compile_scorer, load_scorer
+from tasks.scorers import load_scorer, with_compiled_code
 from tasks.scoring import Scorer
 from tasks.settings import Settings, read_settings
 from tasks.shards import Shard, ShardBooks
@@ -258,10 +258,7 @@ def _scorer(connection: sa.Connection, run: Run, order: Order) -> Scorer:
             while len(_scorers) >= _REMEMBERED:
                 _scorers.pop(next(iter(_scorers)))
             loaded = load_scorer(connection, pipeline, run.source_url, order.model_version)[0]
-            folder = read_settings().compiled_dir
-            if order.compiled and folder is not None:
-                loaded = replace(loaded, compiled=compile_scorer(loaded, folder))
-            _scorers[identity] = loaded
+            _scorers[identity] = with_compiled_code(loaded, read_settings().compiled_dir, trees=order.compiled)
         scorer = _scorers[identity]
     if scorer.bundle.digest != order.model_digest:
         found = (scorer.bundle.digest or "none")[:12]

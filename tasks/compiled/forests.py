@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.compiled.library import NotCompiled
 from tasks.compiled.masks import Masks, read_masks
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     Sums = NDArray[np.float64]
 
-#: A node as kernel.c has it, 16 bytes.
+#: A node as trees.c has it, 16 bytes.
 NODE = np.dtype(
     [("threshold", "f8"), ("left", "i4"), ("feature", "u2"), ("missing_right", "u1"), ("categorical", "u1")]
 )
@@ -29,10 +30,6 @@ MOST_BYTES = 512 * 1024 * 1024
 
 #: From how many steps on beyond the usual ones the kernel asks whether all rows have arrived: asking costs about two steps.
 _WORTH_ASKING = 4
-
-
-class NotCompiled(Exception):  # an answer, no error: it says why in words
-    """This model, or this machine, has no compiled form; the message completes "..., because ..."."""
 
 
 @dataclass(frozen=True, kw_only=True)

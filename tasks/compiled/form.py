@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.compiled.forests import Ensemble, NotCompiled, read_ensemble
+from tasks.compiled.forests import Ensemble, read_ensemble
 from tasks.compiled.inputs import Inputs, NotThisBatch, read_inputs, require_narrow
-from tasks.compiled.kernel import BoundKernel, load_kernel, require_safe, source_key
+from tasks.compiled.kernel import TREES, BoundKernel, load_kernel
+from tasks.compiled.library import NotCompiled, require_safe, source_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,7 +195,7 @@ def compile_bundle(
             record = _measure(form, golden)
     except NotCompiled as reason:
         logger.info("%s is scored by scikit-learn's own code, because %s", bundle.name, reason)
-        _write(folder, bundle.digest, Form(key=source_key(), why_not=str(reason)))
+        _write(folder, bundle.digest, Form(key=source_key(TREES), why_not=str(reason)))
         return None
     except Exception as error:
         # Attributes of scikit-learn that are no promise may be others in another version. Nothing depends on this.
@@ -315,7 +316,7 @@ def _measure(form: CompiledEstimator, golden: pd.DataFrame) -> Form:
     with _one_thread():
         slow = min(_seconds(lambda: getattr(form._estimator, method)(rows)) for _ in range(2))
         fast = min(_seconds(lambda: form.compute(method, rows)) for _ in range(2))
-    return Form(key=source_key(), compiled_rows=len(rows) / fast, scikit_learn_rows=len(rows) / slow)
+    return Form(key=source_key(TREES), compiled_rows=len(rows) / fast, scikit_learn_rows=len(rows) / slow)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -333,7 +334,7 @@ def _read(folder: Path, digest: str) -> Form | None:
         found = Form(**json.loads(_place(folder, digest).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return found if found.key == source_key() else None
+    return found if found.key == source_key(TREES) else None
 
 
 def _write(folder: Path, digest: str, measured: Form) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.compiled.forests import NotCompiled
+from tasks.compiled.library import NotCompiled
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
 """Small trees as masks: for each column that a tree asks about and each code of its values, the leaves that are left open.
 
-How the kernel reads them is told in kernel.c. A tree has them if its leaves fit in one word and all trees together compare
+How the kernel reads them is told in trees.c. A tree has them if its leaves fit in one word and all trees together compare
 few enough values of each column with each other; that is so for boosted trees with their usual settings, and not for deep
 forests, whose trees are walked.
 """
@@ -27,7 +27,7 @@ MOST_THRESHOLDS, MISSING_CODE, CODES = 254, 255, 256
 #: The tables stand in memory beside those for walking; with larger ones trees are walked.
 MOST_BYTES = 64 * 1024 * 1024
 
-#: What a column is to the trees, as kernel.c has it; a column of numbers has the steps that it takes to find its code.
+#: What a column is to the trees, as trees.c has it; a column of numbers has the steps that it takes to find its code.
 _UNASKED, _CATEGORY, _STEPS = 0, 1, (2, 4, 6, 8)
 
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from flows import score as flow
 from flows.cli import app
-from tasks import transport
-from tasks.compiled import form, kernel
+from tasks import scorers, transport
+from tasks.compiled import form, library
+from tasks.compiled.kernel import TREES
 from tasks.runs import Status
 from tests.factories import PIPELINE_TOML, World, make_model, make_pipeline, make_world
 
@@ -63,19 +63,19 @@ def by_scikit_learn(world: World) -> dict[int, tuple[float, int]]:
     return served(world)
 
 
-def library(world: World) -> Path:
+def place_of_library(world: World) -> Path:
     folder = world.settings.compiled_dir
     assert folder is not None
-    return folder / f"trees-{kernel.source_key()}" / "trees.so"
+    return folder / f"trees-{library.source_key(TREES)}" / "library.so"
 
 
 def test_compiled_runs_serve_what_scikit_learn_predicts(world: World, caplog: pytest.LogCaptureFixture) -> None:
     expected = by_scikit_learn(world)
-    assert not library(world).exists()
+    assert not place_of_library(world).exists()
 
     assert world.score(full=True).status is Status.PUBLISHED
 
-    assert library(world).exists()
+    assert place_of_library(world).exists()
     assert served(world) == expected
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -89,8 +89,10 @@ def test_compiled_runs_serve_what_scikit_learn_predicts(world: World, caplog: py
 
 def test_a_poisoned_library_changes_nothing_but_the_speed(world: World, caplog: pytest.LogCaptureFixture) -> None:
     expected = by_scikit_learn(world)
-    wrong = kernel._source().replace("sums[i * n_outputs + j] = baseline[j];", "sums[i * n_outputs + j] = 0.125;")
-    assert wrong != kernel._source()
+    wrong = library.source_of(TREES).replace(
+        "sums[i * n_outputs + j] = baseline[j];", "sums[i * n_outputs + j] = 0.125;"
+    )
+    assert wrong != library.source_of(TREES)
     put_library(world, wrong)
 
     assert world.score(full=True).status is Status.PUBLISHED
@@ -105,14 +107,14 @@ def test_a_poisoned_library_changes_nothing_but_the_speed(world: World, caplog: 
 
 def put_library(world: World, source: str) -> None:
     """Put a library where a run looks for it, with its digest, as whoever may write there could."""
-    place = library(world)
-    kernel.require_safe(place.parents[1])
+    place = place_of_library(world)
+    library.require_safe(place.parents[1])
     place.parent.mkdir(mode=0o700)
     code = place.with_name("trees.c")
     code.write_text(source)
-    subprocess.run([*kernel.find_compiler(), *kernel._OPTIONS, "-o", str(place), str(code)], check=True)
+    subprocess.run([*library.find_compiler(), *library._OPTIONS, "-o", str(place), str(code)], check=True)
     place.chmod(0o700)
-    place.with_name("trees.so.sha256").write_text(hashlib.sha256(place.read_bytes()).hexdigest())
+    place.with_name("library.so.sha256").write_text(hashlib.sha256(place.read_bytes()).hexdigest())
 
 
 def test_what_was_written_before_a_difference_is_written_again(
@@ -123,7 +125,7 @@ def test_what_was_written_before_a_difference_is_written_again(
     monkeypatch.setattr(transport, "BATCH_BYTES", 16_000)
     monkeypatch.setattr(form, "EVERY_ROWS", 1)
     monkeypatch.setattr(form, "FIRST_ROWS", 2)
-    compile_scorer, handed_on = flow.compile_scorer, []
+    compile_scorer, handed_on = scorers.compile_scorer, []
 
     def spoil(*given: Any) -> Any:
         spoilt = compile_scorer(*given)
@@ -139,7 +141,7 @@ def test_what_was_written_before_a_difference_is_written_again(
         spoilt.compute = compute_wrongly
         return spoilt
 
-    monkeypatch.setattr(flow, "compile_scorer", spoil)
+    monkeypatch.setattr(scorers, "compile_scorer", spoil)
 
     assert world.score(full=True).status is Status.PUBLISHED
 
@@ -172,4 +174,4 @@ def test_a_pipeline_may_turn_it_off(world: World) -> None:
         assert world.score(full=True).status is Status.PUBLISHED
     finally:
         make_pipeline(world)
-    assert not library(world).exists()
+    assert not place_of_library(world).exists()

@@ -32,9 +32,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
-from tasks.compiled import CompiledEstimator, compile_bundle, kernel, read_form
+from tasks.compiled import CompiledEstimator, compile_bundle, kernel, library, read_form
 from tasks.compiled.forests import read_ensemble
 from tasks.compiled.form import EVERY_ROWS
+from tasks.compiled.kernel import TREES
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 
@@ -334,9 +335,9 @@ def test_other_models_have_no_compiled_form(estimator: Any, folder: Path, caplog
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of this test alone, in which nothing was compiled, and no library in memory."""
-    kernel._load.cache_clear()
+    library._load.cache_clear()
     yield tmp_path / "data" / "compiled"
-    kernel._load.cache_clear()
+    library._load.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +346,7 @@ def small() -> Any:
 
 
 def library_of(folder: Path) -> Path:
-    return folder / f"trees-{kernel.source_key()}" / "trees.so"
+    return folder / f"trees-{library.source_key(TREES)}" / "library.so"
 
 
 def test_the_library_is_compiled_once_and_the_speed_measured_once(own: Path, small: Any) -> None:
@@ -354,7 +355,7 @@ def test_the_library_is_compiled_once_and_the_speed_measured_once(own: Path, sma
     assert compiled(small, own, golden, measure=True) is not None
     made, measured = library_of(own).stat(), read_form(own, "0" * 64)
     assert "times as fast as scikit-learn" in measured.in_words
-    kernel._load.cache_clear()
+    library._load.cache_clear()
     assert compiled(small, own, golden, measure=True) is not None
     assert library_of(own).stat() == made
     assert read_form(own, "0" * 64) == measured
@@ -364,32 +365,32 @@ def test_the_library_is_compiled_once_and_the_speed_measured_once(own: Path, sma
 
 def test_a_damaged_library_is_compiled_again(own: Path, small: Any) -> None:
     assert compiled(small, own, make_frame(20, seed=2)) is not None
-    kernel._load.cache_clear()
-    library = library_of(own)
-    whole = library.read_bytes()
-    library.unlink()
-    library.write_bytes(whole[: len(whole) // 2])
+    library._load.cache_clear()
+    place = library_of(own)
+    whole = place.read_bytes()
+    place.unlink()
+    place.write_bytes(whole[: len(whole) // 2])
     form = compiled(small, own, make_frame(20, seed=2))
     assert form is not None
     assert_equal(form, small, make_frame(100, seed=3))
-    assert library.stat().st_size == len(whole)
+    assert place.stat().st_size == len(whole)
 
 
-@pytest.mark.parametrize("unsafe", ["folder", "above", "library", "link"])
+@pytest.mark.parametrize("unsafe", ["folder", "above", "place", "link"])
 def test_code_that_others_could_have_written_is_not_loaded(own: Path, small: Any, unsafe: str) -> None:
     assert compiled(small, own, make_frame(20, seed=2)) is not None
-    kernel._load.cache_clear()
-    library = library_of(own)
-    before = library.stat().st_ino
+    library._load.cache_clear()
+    place = library_of(own)
+    before = place.stat().st_ino
     if unsafe == "link":
         own.rename(own.with_name("elsewhere"))
         own.symlink_to(own.with_name("elsewhere"))
     else:
-        {"folder": own, "above": own.parent, "library": library}[unsafe].chmod(0o777)
+        {"folder": own, "above": own.parent, "place": place}[unsafe].chmod(0o777)
     form = compiled(small, own, make_frame(20, seed=2))
-    if unsafe == "library":  # the folder is ours: what lies there is made again
+    if unsafe == "place":  # the folder is ours: what lies there is made again
         assert form is not None
-        assert library.stat().st_ino != before or library.stat().st_mode & 0o022 == 0
+        assert place.stat().st_ino != before or place.stat().st_mode & 0o022 == 0
     else:
         assert form is None
 
@@ -406,14 +407,14 @@ def test_processes_compile_at_once_without_meeting(own: Path, small: Any) -> Non
     for process in several:
         process.communicate(b"go\n")
     assert [process.returncode for process in several] == [0, 0]
-    assert [path.name for path in own.iterdir()] == [f"trees-{kernel.source_key()}"]
+    assert [path.name for path in own.iterdir()] == [f"trees-{library.source_key(TREES)}"]
 
 
 def test_a_killed_compilation_leaves_nothing_that_is_used(own: Path, small: Any) -> None:
-    kernel.require_safe(own)
+    library.require_safe(own)
     left = own / ".begun-killed"
     left.mkdir()
-    (left / "trees.so").write_bytes(b"half")
+    (left / "library.so").write_bytes(b"half")
     long_ago = time.time() - 7_200
     os.utime(left, (long_ago, long_ago))
     form = compiled(small, own, make_frame(20, seed=2))
@@ -428,7 +429,7 @@ def test_the_extra_brings_a_compiler(own: Path, small: Any, monkeypatch: pytest.
     form = compiled(small, own, make_frame(20, seed=2))
     assert form is not None
     assert_equal(form, small, make_frame(100, seed=3))
-    assert {path.name for path in library_of(own).parent.iterdir()} == {"trees.c", "trees.so", "trees.so.sha256"}
+    assert {path.name for path in library_of(own).parent.iterdir()} == {"source.c", "library.so", "library.so.sha256"}
 
 
 @pytest.mark.parametrize("compiler", ["none", "fails"])
@@ -473,13 +474,13 @@ int32_t prescore_sum_masks(
 def test_a_library_that_computes_otherwise_is_dropped_at_once(
     own: Path, small: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(kernel, "_source", lambda: WRONG)
-    kernel.source_key.cache_clear()
+    monkeypatch.setattr(library, "source_of", lambda name: WRONG)
+    library.source_key.cache_clear()
     try:
         assert compiled(small, own, make_frame(20, seed=2)) is None
     finally:
         monkeypatch.undo()
-        kernel.source_key.cache_clear()
+        library.source_key.cache_clear()
     assert "differs on golden rows" in caplog.text
 
 
