@@ -107,12 +107,12 @@ def in_transaction(world: World, statement: str) -> Iterator[None]:
 
 
 def end_connection(world: World, name: str) -> None:
-    """End the connection of a name as a network or a failing server would, and return when it is gone."""
+    """End the connections of a name as a network or a failing server would, and return when they are gone."""
     ended = world.rows(
         f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
         f"WHERE datname = current_database() AND application_name = '{name}'"
     )
-    assert ended == [(True,)]
+    assert {gone for (gone,) in ended} == {True}
 
 
 def wait_until(world: World, query: str) -> None:

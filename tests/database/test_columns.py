@@ -127,14 +127,18 @@ WRITTEN: dict[str, list[Any]] = {
 SCALARS = [name for name, declared in TYPES.items() if declared.kind is not None]
 
 
+#: The types of READ that users make themselves.
+OWN_TYPES = (
+    "CREATE TYPE public.mood AS ENUM ('so so', 'good');"
+    "CREATE DOMAIN email AS varchar(80) CHECK (VALUE LIKE '%@%'); CREATE DOMAIN amount AS numeric;"
+    "CREATE TYPE public.address AS (street text, number integer);"
+)
+
+
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> World:
     found = make_world(database_url, tmp_path, rows=None)
-    found.execute(
-        "CREATE TYPE public.mood AS ENUM ('so so', 'good');"
-        "CREATE DOMAIN email AS varchar(80) CHECK (VALUE LIKE '%@%'); CREATE DOMAIN amount AS numeric;"
-        "CREATE TYPE public.address AS (street text, number integer);"
-    )
+    found.execute(OWN_TYPES)
     return found
 
 
