@@ -25,6 +25,9 @@ from tasks.transport import Session, quoted_table
 FULL_ABOVE = 0.2
 # How many skipped entities a run scores again: misses of 1 % of the skipped are found with 87 % probability a run.
 SKIPPED_SAMPLE = 200
+# Whole pages are drawn, and one in so many rows of them: one or two of the 60 to 120 that a page has, so that neighbours are
+# not drawn together. Measured on 2,000,000 rows: 2 ms, where drawing rows looks at all pages and takes 30 to 60 ms.
+ROWS_OF_A_PAGE = 64
 
 
 class Mode(StrEnum):
@@ -317,7 +320,13 @@ def _with_named(
         due = due.join(named.changed.select(names), names, join_type="left anti")
         checksum += _sum_hashes(due)
         parts.append(_because(due.select(names), as_of, "due"))
-    fragments |= {"share": repr(100 / every), "seed": literal(seed)}
+    of_a_page = min(every, ROWS_OF_A_PAGE)
+    fragments |= {
+        "share": repr(100 * of_a_page / every),
+        "of_a_page": literal(of_a_page),
+        "key_hash_seeded": key_hash(key, "served", seed=literal(seed)),
+        "seed": literal(seed),
+    }
     sampled = session.table(load_query("sample_served", fragments), "Sampling the skipped")
     sampled = sampled.join(named.changed.select(names), names, join_type="left anti")
     parts.append(sampled.append_column("why", pa.array(["sampled"] * sampled.num_rows, pa.string())))

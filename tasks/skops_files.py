@@ -79,7 +79,7 @@ def read_skops(data: bytes) -> SkopsFile:
             raise ModelUnreadable(f"{WHAT} is a zip without {SCHEMA}: no skops file", _SAVE)
         schema = _read_schema(read_member(archive, SCHEMA))
     _require_protocol(schema)
-    _fingerprint(schema, {})
+    _require_one_meaning(schema)
     nodes = tuple(_nodes(schema))
     _require_members(nodes, names - {SCHEMA})
     return SkopsFile(data=data, schema=schema, nodes=nodes)
@@ -130,29 +130,46 @@ def _require_protocol(schema: dict[str, Any]) -> None:
         )
 
 
-def _fingerprint(part: Any, known: dict[int, bytes]) -> bytes:
-    """Return a digest of a part of the schema without its ids and file names, and require that an id means one thing.
+def _require_one_meaning(schema: dict[str, Any]) -> None:
+    """Require that an id means one thing.
 
     skops builds the first node of an id and takes it for every later one, whatever that one says of itself. In a file
     that skops wrote, nodes of one id are one object and say the same.
     """
+    of_id: dict[int, list[dict[str, Any]]] = {}
+    for part in _objects(schema):
+        if "__id__" in part:
+            number = part["__id__"]
+            if "__loader__" not in part or type(number) is not int:
+                raise _hidden()
+            of_id.setdefault(number, []).append(part)
+    known: dict[int, bytes] = {}
+    for parts in of_id.values():
+        if len(parts) > 1 and len({_fingerprint(part, known) for part in parts}) > 1:
+            raise _hidden()
+
+
+def _hidden() -> ModelUnreadable:
+    return ModelUnreadable(
+        f"the schema of {WHAT} gives one id to several things, so that one of them is hidden",
+        "No program writes such a file by accident: find out where it comes from.",
+    )
+
+
+def _fingerprint(part: Any, known: dict[int, bytes]) -> bytes:
+    """Return a digest of a part of the schema without its ids and file names; ``known`` has those of parts, by address."""
     if isinstance(part, list):
         return _digest([b"list", *(_fingerprint(entry, known) for entry in part)])
     if not isinstance(part, dict):
         return _digest([b"value", json.dumps(part).encode()])
+    if id(part) in known:
+        return known[id(part)]
     is_node = "__loader__" in part
     said = [b"node" if is_node else b"dict"]
     for key in sorted(part):
         if not (is_node and key in ("__id__", "file")):
             said += [key.encode("utf-8", "surrogatepass"), _fingerprint(part[key], known)]
-    found = _digest(said)
-    if "__id__" in part:
-        number = part["__id__"]
-        if not is_node or type(number) is not int or known.setdefault(number, found) != found:
-            raise ModelUnreadable(
-                f"the schema of {WHAT} gives one id to several things, so that one of them is hidden",
-                "No program writes such a file by accident: find out where it comes from.",
-            )
+    found = known[id(part)] = _digest(said)
     return found
 
 
@@ -166,12 +183,16 @@ def _digest(parts: list[bytes]) -> bytes:
 
 def _nodes(schema: dict[str, Any]) -> Iterator[Node]:
     """Yield every node that a schema names, wherever it hides."""
+    return (Node.from_state(part) for part in _objects(schema) if "__loader__" in part)
+
+
+def _objects(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every object of a schema, itself first."""
     waiting: list[Any] = [schema]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
-            if "__loader__" in part:
-                yield Node.from_state(part)
+            yield part
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)

@@ -6,7 +6,8 @@ Nothing overlaps, nothing is checked, and the next stage gets what it takes fast
 seconds, of Python and of PostgreSQL:
 
 - ``read``: COPY out of the table, received by psql and thrown away. PostgreSQL's CPU seconds count.
-- ``decode``: the same rows fetched into Arrow batches. Python's CPU seconds count, which include receiving them.
+- ``decode``: the same rows fetched into Arrow batches, by compiled code as prescore does. Python's CPU seconds count, which
+  include receiving them.
 - ``frame``, ``transform``, ``predict``: batch by batch, Arrow to a frame, the fitted ColumnTransformer, the model. Python's
   count.
   ``--compiled`` leaves out the frame, encodes dictionary codes instead of rows, and walks the trees with one thread of
@@ -165,12 +166,16 @@ def _read(bench: Bench, statement: str) -> None:
 
 
 def _fetch(bench: Bench, statement: str, use: Callable[[Any], None]) -> None:
-    from adbc_driver_postgresql import StatementOptions, dbapi
+    from tasks.columns import Column
+    from tasks.compiled.rows import load_decoder
+    from tasks.libpq import open_connection
 
-    with dbapi.connect(bench.url) as connection, connection.cursor() as cursor:
-        cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(BATCH_BYTES)})
-        cursor.execute(statement)
-        for batch in cursor.fetch_record_batch():
+    kinds = {"id": "bigint", **dict.fromkeys(TEXTS, "text"), **dict.fromkeys(FLOATS, "double precision")}
+    columns = [Column(name=name, postgres_type=kind) for name, kind in kinds.items()]
+    folder = bench.world.settings.data_dir / "compiled"
+    with open_connection(bench.url) as connection:
+        connection.begin_copy(statement)
+        for batch in load_decoder(folder).batches(connection, columns, BATCH_BYTES):
             use(batch)
 
 

@@ -40,9 +40,19 @@ class RunsDiffer(Exception):
 
 
 def run(bench: Bench, name: str, *, full: bool, compiled: bool = False) -> dict[str, Any]:
-    """Score once in a process of its own, by scikit-learn or by compiled code, and return what it took and what it did."""
-    environ = {"PRESCORE_COMPILED": "true" if compiled else "false"}
-    return run_process(bench, "runs", [name, *(["--full"] if full else [])], environ)
+    """Score once in a process of its own, trees by scikit-learn or by compiled code, and return what it took and what it did."""
+    walk_trees_by(bench, name, compiled=compiled)
+    return run_process(bench, "runs", [name, *(["--full"] if full else [])])
+
+
+def walk_trees_by(bench: Bench, name: str, *, compiled: bool) -> None:
+    """Declare who walks the trees of a pipeline's model; rows are decoded by compiled code either way."""
+    declared = bench.world.settings.pipelines_dir / name / "pipeline.toml"
+    others = [line for line in declared.read_text().splitlines() if not line.startswith("compiled = ")]
+    if "[model]" not in others:
+        others.append("[model]")
+    others.insert(others.index("[model]") + 1, f"compiled = {str(compiled).lower()}")
+    declared.write_text("\n".join(others) + "\n")
 
 
 def why_not_compiled(bench: Bench, name: str) -> str | None:

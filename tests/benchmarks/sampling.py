@@ -23,6 +23,7 @@ from rich.table import Table
 
 from tests.benchmarks.bench import Bench, opened
 from tests.benchmarks.results import plain_table
+from tests.benchmarks.runs import walk_trees_by
 from tests.benchmarks.table import MODELS, make_table, register
 
 RATE = 100
@@ -80,7 +81,8 @@ def sample(bench: Bench, name: str, *, compiled: bool, flame: Path | None = None
     )
     if found is None:
         raise SystemExit("py-spy is not installed: uv run --group bench python -m tests.benchmarks.sampling")
-    environ = {**bench.environ, "PRESCORE_COMPILED": "true" if compiled else "false"}
+    walk_trees_by(bench, name, compiled=compiled)
+    environ = bench.environ
     command = [sys.executable, "-m", "tests.benchmarks.runs", name, "--full"]
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory() as folder:
