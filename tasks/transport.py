@@ -35,8 +35,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 # Batches read ahead while the model predicts: enough to keep the reader busy, since predicting a batch takes longer.
 READ_AHEAD = 2
 
-#: How sessions that only read call themselves.
-READER = "prescore reader"
+#: How sessions call themselves until they say what they are for, and those that only read.
+COMMON, READER = "prescore", "prescore reader"
 _READ_ONLY = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 # From the first quote on: a value may hold quotes and line ends itself, so where it stops cannot be known.
@@ -226,7 +226,7 @@ class Session:
 def open_session(url: str, application_name: str = "prescore data") -> Iterator[Session]:
     """Open an ADBC connection that speaks the session settings of prescore; close it at the end."""
     try:
-        connection = _connect(_address(url, application_name))
+        connection = _connect(_address(url, COMMON))
     except adbc_driver_manager.Error as error:
         cause = "the connection was lost while it was opened" if _ENDED.search(str(error)) else _primary(str(error))
         raise DatabaseUnreachable(url, cause) from None
@@ -234,6 +234,8 @@ def open_session(url: str, application_name: str = "prescore data") -> Iterator[
     session = Session(connection, url, meter)
     pid = None
     try:
+        # Not in the address: what is known of a database is known by its address.
+        session.execute(f"SET application_name = {literal(application_name)}", "Opening a session")
         session.table(load_query("forbid_transaction_timeout"), "Opening a session")
         if meter is not None:
             pid = session.table("SELECT pg_catalog.pg_backend_pid() AS pid").column("pid")[0].as_py()
