@@ -52,6 +52,7 @@ from tasks.population import Mode, Selection, Served
 from tasks.profiles import store_profiles
 from tasks.readers import Objects
 from tasks.runs import Run, RunInProgress, Status, Trigger, open_run
+from tasks.samples import Sampling
 from tasks.scorers import load_scorer, with_compiled_code
 from tasks.scoring import Scorer, Tally
 from tasks.settings import Settings
@@ -452,6 +453,8 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     evidence.tally = tally
     if tally.rejected:
         publishing.record_rejections(run, objects, storage_id)
+    evidence.samples = Sampling(run, objects, selection, storage_id, evidence.model.version)
+    evidence.samples.begin()
     if selection.mode is Mode.FULL:
         storages.finish_storage(run, objects, storage_id, tally.rows)
     elif evidence.served is not None:
@@ -571,7 +574,8 @@ def publish(
         message += f" It makes up for what was due since {run.due.at:%Y-%m-%d %H:%M} UTC."
     message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
-    publishing.keep_samples(run, objects, selection, storage_id, judgement.promise.model_version)
+    assert evidence.samples is not None
+    evidence.samples.keep()
     if evidence.scorer.contract.dataset is not None:
         dataset = evidence.scorer.contract.dataset
         dataset_changes.note(run.connection, run.pipeline, dataset, run.generation_id, evidence.snapshot.as_of)

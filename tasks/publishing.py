@@ -6,7 +6,6 @@ Readers see the publication before or the one after, in every isolation level; n
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -48,11 +47,6 @@ logger = logging.getLogger(__name__)
 
 # Rejected keys listed per run; the count is always exact.
 MOST_REJECTIONS = 100_000
-# A sample keeps at least about this many entities, so that metrics on later labels mean something.
-LEAST_SAMPLE = 1_000
-# A share of the entities is told apart in steps of one to so many. In integers: numerics took 610 ms over a million rows
-# where these take 80.
-SAMPLED_HASHES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,29 +226,6 @@ def record_rejections(run: Run, objects: Objects, storage_id: int) -> None:
     run.connection.execute(sa.text(statement), values)
     run.connection.commit()
     reached("rejections.recorded")
-
-
-def keep_samples(run: Run, objects: Objects, selection: Selection, storage_id: int, model_version: int) -> None:
-    """Keep a share of what this run scored for labels to come, before it is published.
-
-    Nobody reads a sample of a generation that was not published, so that head need not wait for them: choosing them takes a
-    look at every row that was staged. What a run that did not get further has left is removed.
-    """
-    known = {"pipeline": objects.pipeline, "generation_id": run.generation_id}
-    run.connection.execute(sa.text(load_query("forget_samples")), known)
-    share = min(1.0, max(run.pipeline.performance.sample, LEAST_SAMPLE / max(1, selection.population)))
-    fragments = {
-        "storage": objects.storage(storage_id),
-        "key_object": objects.key_object,
-        "output_object": objects.output_object,
-        "key_hash": key_hash(objects.key, "r", seed="1"),
-    }
-    # The remainder of a hash is as often negative: between -SAMPLED_HASHES and SAMPLED_HASHES.
-    below = math.ceil((2 * share - 1) * SAMPLED_HASHES)
-    values = {**known, "model_version": model_version, "hashes": SAMPLED_HASHES, "below": below}
-    run.connection.execute(sa.text(load_query("keep_samples", fragments)), values)
-    run.connection.commit()
-    reached("samples.kept")
 
 
 def publish(

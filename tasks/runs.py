@@ -190,6 +190,8 @@ class Run:
     let_go: Callable[[], None] = field(default=lambda: None, repr=False)
     #: Who or what started it; None where that is not known.
     started_by: str | None = None
+    #: What goes on beside the run and is ended with it, before its lock is free.
+    beside: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def release_snapshot(self) -> None:
         """Let rows go that only this run's snapshot still sees, once everything is read: VACUUM keeps them until then."""
@@ -322,6 +324,7 @@ def open_run(
             due=due,
             connection=connection,
             backend_pid=backend.pid,
+            beside=stack.enter_context(ExitStack()),
         )
         _begin(run)
         watchdog = stack.enter_context(_watch_over(run, end_process))

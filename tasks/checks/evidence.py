@@ -17,6 +17,7 @@ from tasks.population import Mode, Selection, Served
 from tasks.publishing import Staged
 from tasks.registry import ModelVersion
 from tasks.runs import Run, Snapshot
+from tasks.samples import Sampling
 from tasks.scoring import Scorer, Tally
 from tasks.shards import ONE_STREAM, Layout
 from tasks.slices import Slice
@@ -69,6 +70,8 @@ class Evidence:
     #: How a full run is cut into shards, and what it keeps of a run before.
     layout: Layout = ONE_STREAM
     tally: Tally | None = None
+    #: The share of what was scored that is kept for labels to come; None before anything was scored.
+    samples: Sampling | None = None
     staged: Staged | None = None
     #: What was counted of each column beside what it is compared with, once it was read.
     comparison: Comparison | None = None

@@ -331,6 +331,7 @@ def test_a_run_that_lost_its_lock_after_it_published_takes_nothing_from_its_succ
         ("prescore run", "publish.merged", False),
         ("prescore data", "stream.batch", True),
         ("prescore reader", "stream.batch", True),
+        ("prescore samples", "outputs.judged", True),
         *slow(
             ("prescore run", "population.selected", True),
             ("prescore run", "publish.merged", True),

@@ -10,11 +10,13 @@ from typing import Any
 import psycopg2
 import pytest
 
+from flows import score as flow
 from tasks import publishing, space
 from tasks.columns import Column
 from tasks.population import Mode
 from tasks.readers import Objects
 from tasks.runs import Status
+from tests.disturbances import wait_until
 from tests.factories import World, make_model, make_pipeline, make_world
 
 ROWS = 400
@@ -137,6 +139,27 @@ def test_samples_of_a_run_that_did_not_publish_are_never_read_and_go_with_the_ne
     _full(world)
 
     assert world.rows(kept) == world.rows(read) == [(2 * ROWS, 2)]
+
+
+def test_the_choice_of_samples_ends_with_a_run_that_does_not_get_so_far(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = "SELECT count(*), count(DISTINCT generation_id) FROM prescore.prediction_samples"
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the power went")
+
+    monkeypatch.setattr(flow, "check_promise", fail)
+    with _transaction(world) as other:
+        # The choice waits: its run must end it, not wait for it.
+        other.execute("LOCK TABLE prescore.prediction_samples IN SHARE MODE")
+        with pytest.raises(RuntimeError):
+            world.score(full=True)
+    assert world.rows(kept) == [(ROWS, 1)]
+    at_work = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'prescore samples'"
+    )
+    wait_until(world, f"SELECT 1 WHERE NOT EXISTS ({at_work})")
 
 
 def test_an_index_that_storages_shared_becomes_one_of_each_as_soon_as_readers_let_go(world: World) -> None:
