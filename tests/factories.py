@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from tasks.probes import create_bundle
 from tasks.registry import ModelVersion
 from tasks.settings import Settings
 from tasks.transport import open_reading_session
+from tests.servers import FOLDER_VARIABLE
 
 ITEMS = """
 CREATE TABLE public.items (
@@ -129,7 +131,10 @@ class World:
 
 def make_world(url: str, folder: Path, *, rows: int | None = 1_000, source_url: str | None = None) -> World:
     """Return a world on a migrated database; ``rows`` items are created unless it is None, in the one of the sources."""
-    settings = Settings(database_url=url, pipelines_dir=folder, data_dir=folder / "data", source_url=source_url)
+    # What is compiled for one world serves all others of a test run.
+    run = os.environ.get(FOLDER_VARIABLE)
+    data_dir = Path(run) / "worlds" if run else folder / "data"
+    settings = Settings(database_url=url, pipelines_dir=folder, data_dir=data_dir, source_url=source_url)
     world = World(url=url, settings=settings)
     if rows is not None:
         world.change(ITEMS.format(rows=rows))
