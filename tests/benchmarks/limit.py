@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks import embedded
+from tasks.columns import Column
+from tasks.compiled.rows import Decoder, load_decoder
+from tasks.libpq import open_connection
 from tests.benchmarks.bench import Bench, Spent, current, load_libraries, openmp_threads, spending, tell
 from tests.benchmarks.scripts import SELECT, frame_of
 from tests.benchmarks.table import FLOATS, TEXTS, model_file
@@ -133,14 +136,15 @@ def measure(bench: Bench, name: str, rows: int, *, compiled: bool = False) -> di
     import joblib
     import pyarrow as pa
 
+    folder = bench.world.settings.data_dir / "compiled"
+    decoder = load_decoder(folder)
     spent = {stage: Spent() for stage in STAGES}
     statement = f"{SELECT} WHERE id <= {rows}"
     with _added(spent["read"], bench):
         _read(bench, statement)
     with _added(spent["decode"], bench):
-        _fetch(bench, statement, lambda batch: None)
+        _fetch(bench, decoder, statement, lambda batch: None)
     estimator = joblib.load(model_file(bench.folder, name))
-    folder = bench.world.settings.data_dir / "compiled"
     work = ByCompiledCode(estimator, folder) if compiled else ByScikitLearn(estimator)
     predicted: list[pa.RecordBatch] = []
 
@@ -155,7 +159,7 @@ def measure(bench: Bench, name: str, rows: int, *, compiled: bool = False) -> di
             p = work.predict(matrix)
         predicted.append(pa.RecordBatch.from_arrays([batch.column("id"), pa.array(p)], names=["id", "p"]))
 
-    _fetch(bench, statement, predict)
+    _fetch(bench, decoder, statement, predict)
     _write(bench, predicted, spent["write"], spent["key"])
     return spent
 
@@ -165,17 +169,12 @@ def _read(bench: Bench, statement: str) -> None:
     subprocess.run([*command, f"COPY ({statement}) TO STDOUT (FORMAT binary)"], check=True, stdout=subprocess.DEVNULL)
 
 
-def _fetch(bench: Bench, statement: str, use: Callable[[Any], None]) -> None:
-    from tasks.columns import Column
-    from tasks.compiled.rows import load_decoder
-    from tasks.libpq import open_connection
-
+def _fetch(bench: Bench, decoder: Decoder, statement: str, use: Callable[[Any], None]) -> None:
     kinds = {"id": "bigint", **dict.fromkeys(TEXTS, "text"), **dict.fromkeys(FLOATS, "double precision")}
     columns = [Column(name=name, postgres_type=kind) for name, kind in kinds.items()]
-    folder = bench.world.settings.data_dir / "compiled"
     with open_connection(bench.url) as connection:
         connection.begin_copy(statement)
-        for batch in load_decoder(folder).batches(connection, columns, BATCH_BYTES):
+        for batch in decoder.batches(connection, columns, BATCH_BYTES):
             use(batch)
 
 
