@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     ours = ("PIPELINES", "DATA_DIR", "LOG_FORMAT", "METRICS_PORT", "OPENLINEAGE")
     for variable in (*addresses, *(f"PRESCORE_{name}" for name in ours)):
         os.environ.pop(variable, None)
+    # Each of the many processes of the tests would compile all modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Threads that wait for the next small product of matrices take a core from other workers, and so in what tests start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
