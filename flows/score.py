@@ -538,6 +538,8 @@ def judge(run: Run, evidence: Evidence, findings: list[Finding]) -> Judgement:
 
 def refuse(run: Run, evidence: Evidence, judgement: Judgement, started: float) -> RunSummary:
     """End a run that does not publish: held, or aborted when its predictions cannot be right."""
+    if evidence.samples is not None:
+        evidence.samples.let_go()
     status = Status.ABORTED if judgement.disposition is Disposition.ABORT else Status.HELD
     still = (
         "nothing is served yet"

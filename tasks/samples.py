@@ -47,7 +47,7 @@ class Sampling:
             return
         inherited = contextvars.copy_context()
         self._thread = threading.Thread(target=lambda: inherited.run(self._work), name="prescore samples", daemon=True)
-        self._run.beside.callback(self._let_go)
+        self._run.beside.callback(self.let_go)
         self._thread.start()
 
     def keep(self) -> None:
@@ -69,11 +69,10 @@ class Sampling:
                 raise self._error
         reached("samples.kept")
 
-    def _let_go(self) -> None:
-        """Have the thread ended, and with it what it chose unless that is kept."""
-        assert self._thread is not None
+    def let_go(self) -> None:
+        """Have the choice ended unless it is kept: until then it holds a lock of the storage that it looks at."""
         self._decided.set()
-        while self._thread.is_alive():
+        while self._thread is not None and self._thread.is_alive():
             connection = self._connection
             if connection is not None:
                 with suppress(psycopg2.Error, sa.exc.SQLAlchemyError):

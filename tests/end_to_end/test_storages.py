@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from flows import score as flow
 from tasks import publishing, space
 from tasks.columns import Column
+from tasks.findings import Disposition
 from tasks.population import Mode
 from tasks.readers import Objects
 from tasks.runs import Status
@@ -160,6 +162,23 @@ def test_the_choice_of_samples_ends_with_a_run_that_does_not_get_so_far(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'prescore samples'"
     )
     wait_until(world, f"SELECT 1 WHERE NOT EXISTS ({at_work})")
+
+
+def test_a_held_run_leaves_its_storage_empty_and_nobody_who_still_looks_at_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = flow.judge
+
+    def hold_what_was_scored(run: Any, evidence: Any, findings: Any) -> Any:
+        judged = judge(run, evidence, findings)
+        if evidence.tally is None:
+            return judged
+        return replace(judged, disposition=Disposition.HOLD)
+
+    monkeypatch.setattr(flow, "judge", hold_what_was_scored)
+    assert world.score(full=True).status is Status.HELD
+    assert _bytes(world, _storage(world, "next")) == 0
+    assert world.rows("SELECT count(DISTINCT generation_id) FROM prescore.prediction_samples") == [(1,)]
 
 
 def test_an_index_that_storages_shared_becomes_one_of_each_as_soon_as_readers_let_go(world: World) -> None:
