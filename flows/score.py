@@ -316,7 +316,7 @@ def refuse_queries(pipeline: Pipeline) -> None:
 def load_model(run: Run, compiled_dir: Path | None) -> tuple[Scorer, registry.ModelVersion, Objects]:
     """Load the version that the alias names, checked by digest, and describe what the queries return."""
     scorer, model = load_scorer(run.connection, run.pipeline, run.source_url)
-    scorer = with_compiled_code(scorer, compiled_dir, trees=run.pipeline.model.compiled)
+    scorer = with_compiled_code(scorer, compiled_dir, model=run.pipeline.model.compiled)
     run.record(model=model.name, model_version=model.version)
     logs.note(model=model.name, model_version=model.version)
     reached("model.loaded")

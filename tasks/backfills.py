@@ -284,7 +284,7 @@ def _load(
         while len(_scorers) >= _REMEMBERED:
             _scorers.pop(next(iter(_scorers)))
         scorer = load_scorer(connection, pipeline, place.source_url, version.version)[0]
-        _scorers[identity] = with_compiled_code(scorer, compiled_dir, trees=pipeline.model.compiled)
+        _scorers[identity] = with_compiled_code(scorer, compiled_dir, model=pipeline.model.compiled)
     return _scorers[identity]
 
 

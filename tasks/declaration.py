@@ -251,7 +251,7 @@ class Model(_Table):
     fail_age: Duration = timedelta(days=60)
     #: Up to which part of their versions the libraries must be those of the training.
     environment: Literal["exact", "minor", "major"] = "minor"
-    #: Whether trees are compiled where they can be; what they predict is the same.
+    #: Whether trees and linear models are computed by their compiled form where they have one; they predict the same.
     compiled: bool = True
     golden: Golden = Golden()
 

@@ -42,14 +42,14 @@ def load_scorer(
     return scorer, model
 
 
-def with_compiled_code(scorer: Scorer, folder: Path | None, *, trees: bool) -> Scorer:
-    """Return a scorer that reads its rows, and walks its trees if asked to, with compiled code where that can be had.
+def with_compiled_code(scorer: Scorer, folder: Path | None, *, model: bool) -> Scorer:
+    """Return a scorer that reads its rows with compiled code, and if asked to predicts by its model's compiled form.
 
     ``folder`` is where compiled code is kept, None where none is to be used.
     """
     if folder is None:
         return scorer
-    return replace(scorer, decoder=_decoder(folder), compiled=compile_scorer(scorer, folder) if trees else None)
+    return replace(scorer, decoder=_decoder(folder), compiled=compile_scorer(scorer, folder) if model else None)
 
 
 def _decoder(folder: Path) -> Decoder | None:
@@ -67,4 +67,4 @@ def compile_scorer(scorer: Scorer, folder: Path) -> CompiledEstimator | None:
         golden = bundle.prepare(preprocessed(bundle.golden, bundle.features, scorer.preprocess))
     except Exception:  # the check of golden rows tells it
         return None
-    return compile_bundle(bundle, golden, folder)
+    return compile_bundle(bundle, golden, folder, methods={output.method for output in scorer.pipeline.predictions})

@@ -87,7 +87,7 @@ class Order:
     model_digest: str
     logic_digest: str
     contract_digest: str
-    #: Whether to walk trees with compiled code where the worker can; what they predict is the same.
+    #: Whether to predict with the compiled form of the model where the worker can; it predicts the same.
     compiled: bool
     #: Libraries of the run -> their versions.
     environment: tuple[tuple[str, str], ...]
@@ -258,7 +258,7 @@ def _scorer(connection: sa.Connection, run: Run, order: Order) -> Scorer:
             while len(_scorers) >= _REMEMBERED:
                 _scorers.pop(next(iter(_scorers)))
             loaded = load_scorer(connection, pipeline, run.source_url, order.model_version)[0]
-            _scorers[identity] = with_compiled_code(loaded, read_settings().compiled_dir, trees=order.compiled)
+            _scorers[identity] = with_compiled_code(loaded, read_settings().compiled_dir, model=order.compiled)
         scorer = _scorers[identity]
     if scorer.bundle.digest != order.model_digest:
         found = (scorer.bundle.digest or "none")[:12]

@@ -1,4 +1,4 @@
-"""Ensembles of trees in compiled form: several times as fast as scikit-learn, equal to it, and never required."""
+"""Trees and linear models in compiled form: several times as fast as scikit-learn, equal to it, and never required."""
 
 from tasks.compiled.form import CompiledEstimator, Form, compile_bundle, read_form
 

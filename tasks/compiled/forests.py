@@ -95,7 +95,9 @@ def read_ensemble(trees: Any) -> Ensemble:
             | ensemble.ExtraTreesRegressor
         ):
             return _averaged(trees)
-    raise NotCompiled(f"{type(trees).__name__} is no ensemble of trees that prescore compiles")
+    raise NotCompiled(
+        f"{type(trees).__name__} is neither an ensemble of trees nor a linear model that prescore computes itself"
+    )
 
 
 # The families ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the trees look at: one float64 column each, made of a frame without encoding text row by row.
+"""What trees look at and linear models add up: float64 columns, made of a frame without encoding text row by row.
 
 A text column has few different values. They are encoded once a batch by the fitted transformer itself, and the rows take
 what their value was encoded to. So whatever an encoder knows (unknown values, rare ones, missing ones) holds here too.
@@ -6,7 +6,8 @@ what their value was encoded to. So whatever an encoder knows (unknown values, r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class NotThisBatch(Exception):  # an answer, no error
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The fitted steps in front of the trees."""
+    """The fitted steps in front of trees or of a linear model."""
 
     #: Names of the frame's columns that they were fitted on; None where they were fitted on an array.
     names: tuple[str, ...] | None
@@ -43,31 +44,60 @@ class Inputs:
     sparse: bool
 
     def columns(self, rows: pd.DataFrame | NDArray[Any]) -> Columns:
-        """Return the columns that the trees look at, contiguous float64 of the length of ``rows``.
+        """Return the columns, contiguous float64 of the length of ``rows``.
 
         Raises
         ------
         NotThisBatch
             When scikit-learn has to score these rows.
         """
-        import pandas as pd
-
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, copy=False)
-        if self.names is not None and tuple(frame.columns) != self.names:
-            raise NotThisBatch("other columns")
+        frame = self._frame(rows)
         columns = [column for block in self.blocks for column in block.columns(frame)]
         for step in self.steps:
             columns = _columns_of(step.transform(np.column_stack(columns)))
         return columns
 
+    def weighted(self, rows: pd.DataFrame | NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sums of all columns times their weights, shape ``(n_rows, n_outputs)``.
+
+        Parameters
+        ----------
+        weights
+            float64, shape ``(n_columns, n_outputs)``.
+
+        Raises
+        ------
+        NotThisBatch
+            When scikit-learn has to score these rows.
+        """
+        frame = self._frame(rows)
+        sums = np.zeros((weights.shape[1], len(frame)))
+        left = iter(weights)
+        if self.steps:
+            _add_weighted(sums, self.columns(rows), left)
+        else:
+            for block in self.blocks:
+                block.add_weighted(sums, frame, left)
+        if next(left, None) is not None:
+            raise NotThisBatch("another width")
+        return sums.T
+
+    def _frame(self, rows: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
+        import pandas as pd
+
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, copy=False)
+        if self.names is not None and tuple(frame.columns) != self.names:
+            raise NotThisBatch("other columns")
+        return frame
+
 
 def read_inputs(steps: Sequence[Any], names: Sequence[str] | None, n_features: int) -> Inputs:
-    """Return how the columns of the trees come from a frame.
+    """Return how the columns of trees or of a linear model come from a frame.
 
     Parameters
     ----------
     steps
-        Fitted transformers in front of the trees.
+        Fitted transformers in front of it.
     names
         The columns that the first of them was fitted on; None for an array.
     n_features
@@ -113,6 +143,8 @@ def _blocks(transformer: Any, places: Sequence[int]) -> list[_Block]:
             if not (isinstance(part, str) and part == "drop") and len(indices[name])
             for block in _blocks(part, [places[at] for at in indices[name]])
         ]
+    if _scales(transformer):
+        return [_Scaled(places=tuple(places), scaler=transformer)]
     widths = _widths(transformer, len(places))
     if widths is not None:
         return [_ByValue(places=tuple(places), transformer=transformer, widths=widths)]
@@ -128,6 +160,12 @@ def _passes(transformer: Any) -> bool:
         return False
     func = transformer.func
     return func is None or (isinstance(func, partial) and func.func is check_array)
+
+
+def _scales(transformer: Any) -> bool:
+    from sklearn.preprocessing import StandardScaler
+
+    return type(transformer) is StandardScaler
 
 
 def _widths(transformer: Any, columns: int) -> tuple[int, ...] | None:
@@ -167,8 +205,22 @@ def _widths_of_chain(steps: Sequence[Any], columns: int) -> tuple[int, ...] | No
 # Blocks ----------------------------------------------------------------------------------------------------------
 
 
+class _Block(ABC):
+    """Makes some of the columns."""
+
+    @abstractmethod
+    def columns(self, frame: pd.DataFrame) -> Columns:
+        """Return its columns of a frame."""
+
+    def add_weighted(
+        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
+    ) -> None:
+        """Add its columns times as many of the weights to sums of shape ``(n_outputs, n_rows)``."""
+        _add_weighted(sums, self.columns(frame), weights)
+
+
 @dataclass(frozen=True, kw_only=True)
-class _AsTheyAre:
+class _AsTheyAre(_Block):
     """Columns of numbers that nothing is done to."""
 
     places: tuple[int, ...]
@@ -178,7 +230,7 @@ class _AsTheyAre:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ByScikitLearn:
+class _ByScikitLearn(_Block):
     """Columns that the transformer makes of all rows."""
 
     #: None for all columns.
@@ -190,7 +242,7 @@ class _ByScikitLearn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ByValue:
+class _ByValue(_Block):
     """Columns whose different values are transformed once, and taken by the rows that have them."""
 
     places: tuple[int, ...]
@@ -199,10 +251,26 @@ class _ByValue:
     widths: tuple[int, ...]
 
     def columns(self, frame: pd.DataFrame) -> Columns:
+        return [
+            np.ascontiguousarray(column).take(codes) for codes, encoded in self._encoded(frame) for column in encoded.T
+        ]
+
+    def add_weighted(
+        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
+    ) -> None:
+        for codes, encoded in self._encoded(frame):
+            of_values = np.zeros((len(sums), len(encoded)))
+            _add_weighted(of_values, list(encoded.T), weights)
+            sums += of_values.take(codes, axis=1)
+
+    def _encoded(self, frame: pd.DataFrame) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+        """Yield for each column the number of each row's value, and the row of numbers that each value becomes."""
         import pandas as pd
 
         if not len(frame):
-            return [np.empty(0) for _ in range(sum(self.widths))]
+            for width in self.widths:
+                yield np.empty(0, dtype=np.intp), np.empty((0, width))
+            return
         coded = [_codes(frame.iloc[:, place]) for place in self.places]
         # Shorter columns repeat their first value, so that all fit in one frame.
         longest = max(len(rows) for _, rows in coded)
@@ -214,14 +282,52 @@ class _ByValue:
         if table.shape != (longest, sum(self.widths)):
             raise NotThisBatch("another width")
         starts = np.cumsum([0, *self.widths])
-        return [
-            np.ascontiguousarray(table[: len(rows), at]).take(codes)
-            for (codes, rows), start, width in zip(coded, starts, self.widths, strict=False)
-            for at in range(start, start + width)
-        ]
+        for (codes, rows), start, width in zip(coded, starts, self.widths, strict=False):
+            yield codes, table[: len(rows), start : start + width]
 
 
-_Block = _AsTheyAre | _ByScikitLearn | _ByValue
+@dataclass(frozen=True, kw_only=True)
+class _Scaled(_Block):
+    """Columns of numbers that are centred and scaled, in the order of scikit-learn's own steps: equal to the last bit."""
+
+    places: tuple[int, ...]
+    scaler: Any
+
+    def columns(self, frame: pd.DataFrame) -> Columns:
+        return list(self._columns(frame))
+
+    def add_weighted(
+        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
+    ) -> None:
+        # One column at a time, so that it stays in a core's cache.
+        for column in self._columns(frame):
+            _add_weighted(sums, [column], weights)
+
+    def _columns(self, frame: pd.DataFrame) -> Iterator[NDArray[np.float64]]:
+        if any(frame.dtypes.iloc[place] not in _DOUBLES for place in self.places):
+            # scikit-learn computes with float32 where it gets nothing else.
+            yield from _columns_of(self.scaler.transform(frame.iloc[:, list(self.places)]))
+            return
+        for at, place in enumerate(self.places):
+            column = frame.iloc[:, place].to_numpy().astype(np.float64)
+            if self.scaler.with_mean:
+                column -= self.scaler.mean_[at]
+            if self.scaler.with_std:
+                column /= self.scaler.scale_[at]
+            yield column
+
+
+_DOUBLES = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int16))
+
+
+def _add_weighted(sums: NDArray[np.float64], columns: Columns, weights: Iterator[NDArray[np.float64]]) -> None:
+    """Add columns times as many of the weights to sums. No dot product: BLAS would wake its threads for it."""
+    for column in columns:
+        of_column = next(weights, None)
+        if of_column is None:
+            raise NotThisBatch("another width")
+        for at, weight in enumerate(of_column):
+            sums[at] += column * weight
 
 
 def _codes(series: pd.Series[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -259,12 +365,12 @@ def _columns_of(found: Any) -> Columns:
     return list(np.ascontiguousarray(_dense(found).T))
 
 
-def require_narrow(columns: int) -> None:
-    """Refuse trees that look at too many columns.
+def require_narrow(columns: int, who: str) -> None:
+    """Refuse what looks at too many columns.
 
     Raises
     ------
     NotCompiled
     """
     if columns > MOST_COLUMNS:
-        raise NotCompiled(f"its trees look at {columns:,} columns, more than {MOST_COLUMNS}")
+        raise NotCompiled(f"{who} at {columns:,} columns, more than {MOST_COLUMNS}")

@@ -11,7 +11,7 @@ seconds, of Python and of PostgreSQL:
 - ``frame``, ``transform``, ``predict``: batch by batch, Arrow to a frame, the fitted ColumnTransformer, the model. Python's
   count.
   ``--compiled`` leaves out the frame, encodes dictionary codes instead of rows, and walks the trees with one thread of
-  compiled code.
+  compiled code; a linear model is added up column by column.
 - ``write``: key and prediction in one COPY. Both count.
 - ``key``: the primary key. Both count.
 
@@ -131,6 +131,45 @@ class ByCompiledCode:
         return self._ensemble.methods["predict_proba"](sums)[:, 1]
 
 
+class ByColumn:
+    """The same of a linear model: what a text adds is looked up by its code, numbers are scaled and multiplied."""
+
+    def __init__(self, estimator: Any) -> None:
+        import pandas as pd
+
+        encoder, scaler = (estimator["columns"].named_transformers_[name] for name in ("texts", "floats"))
+        self._model = estimator["model"]
+        self._known = [pd.Index(values) for values in encoder.categories_]
+        self._mean, self._scale = scaler.mean_, scaler.scale_
+
+    def frame(self, batch: Any) -> Any:
+        """Nothing to do."""
+        return batch
+
+    def transform(self, batch: Any) -> Any:
+        """Return the codes of the texts, and the scaled numbers."""
+        codes = []
+        for name, known in zip(TEXTS, self._known, strict=True):
+            column = batch.column(name).dictionary_encode()
+            places = known.get_indexer(column.dictionary.to_numpy(zero_copy_only=False))
+            codes.append(places[column.indices.to_numpy()])
+        scaled = zip(FLOATS, self._mean, self._scale, strict=True)
+        return codes, [(batch.column(name).to_numpy() - mean) / scale for name, mean, scale in scaled]
+
+    def predict(self, columns: Any) -> Any:
+        """Return probabilities."""
+        from scipy.special import expit
+
+        (codes, numbers), weights = columns, self._model.coef_[0]
+        sums = self._model.intercept_[0]
+        for places, known in zip(codes, self._known, strict=True):
+            sums = sums + weights[: len(known)].take(places)
+            weights = weights[len(known) :]
+        for column, weight in zip(numbers, weights, strict=True):
+            sums += column * weight
+        return expit(sums)
+
+
 def measure(bench: Bench, name: str, rows: int, *, compiled: bool = False) -> dict[str, Spent]:
     """Do each stage alone and return what it took."""
     import joblib
@@ -145,7 +184,9 @@ def measure(bench: Bench, name: str, rows: int, *, compiled: bool = False) -> di
     with _added(spent["decode"], bench):
         _fetch(bench, decoder, statement, lambda batch: None)
     estimator = joblib.load(model_file(bench.folder, name))
-    work = ByCompiledCode(estimator, folder) if compiled else ByScikitLearn(estimator)
+    work: ByScikitLearn | ByCompiledCode | ByColumn = ByScikitLearn(estimator)
+    if compiled:
+        work = ByColumn(estimator) if hasattr(estimator["model"], "coef_") else ByCompiledCode(estimator, folder)
     predicted: list[pa.RecordBatch] = []
 
     def predict(batch: pa.RecordBatch) -> None:

@@ -87,6 +87,45 @@ def test_compiled_runs_serve_what_scikit_learn_predicts(world: World, caplog: py
     assert after == by_scikit_learn(world)
 
 
+def test_linear_models_are_added_up_without_a_compiler(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None as a text, NULL as a number and texts that training never saw go where scikit-learn sends them."""
+    monkeypatch.setenv("CC", "false")
+    world = make_world(database_url, tmp_path, rows=2_000)
+    make_model(world, make_pipeline(world), fit=linear)
+    world = replace(world, settings=replace(world.settings, data_dir=tmp_path / "data"))
+    world.execute(
+        "UPDATE public.items SET c = NULL WHERE id % 11 = 0; UPDATE public.items SET c = 'new' WHERE id % 13 = 0"
+    )
+    world.execute("UPDATE public.items SET b = NULL WHERE id % 17 = 0")
+    expected = by_scikit_learn(world)
+
+    with caplog.at_level(logging.INFO):
+        assert world.score(full=True).status is Status.PUBLISHED
+
+    found = served(world)
+    assert found.keys() == expected.keys()
+    assert {key: label for key, (_, label) in found.items()} == {key: label for key, (_, label) in expected.items()}
+    assert max(abs(found[key][0] - expected[key][0]) for key in found) <= 1e-12
+    assert not [record for record in caplog.records if "scikit-learn's own code" in record.getMessage()]
+    (digest,) = world.rows("SELECT digest FROM prescore.models")[0]
+    assert form.read_form(world.settings.compiled_dir, digest).in_words.startswith("a linear model added up by column")
+
+
+def linear(_: object, frame: pd.DataFrame) -> Any:
+    """Fit a logistic regression on scaled numbers and one column for each text."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline as chain
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numbers = chain(SimpleImputer(), StandardScaler())
+    columns = ColumnTransformer([("c", OneHotEncoder(handle_unknown="ignore"), ["c"]), ("n", numbers, ["a", "b"])])
+    return chain(columns, LogisticRegression()).fit(frame, (frame["a"] + frame["b"].fillna(0) > 0).astype(int))
+
+
 def test_a_poisoned_library_changes_nothing_but_the_speed(world: World, caplog: pytest.LogCaptureFixture) -> None:
     expected = by_scikit_learn(world)
     wrong = library.source_of(TREES).replace(

@@ -29,6 +29,7 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
@@ -317,7 +318,7 @@ def test_threads_share_a_batch(folder: Path) -> None:
 @pytest.mark.parametrize(
     "estimator",
     [
-        make_pipeline(encoded(LogisticRegression())[0], SimpleImputer(), LogisticRegression()),
+        make_pipeline(encoded(LogisticRegression())[0], SimpleImputer(), GaussianNB()),
         encoded(GradientBoostingClassifier(n_estimators=3, init=LogisticRegression()), numbers=SimpleImputer()),
     ],
 )
@@ -492,7 +493,7 @@ def test_a_form_that_differs_in_a_later_batch_hands_on_scikit_learns_rows(
     first, second = make_frame(500, seed=3), make_frame(500, seed=4)
     form.predict_proba(first)
     assert not form.doubtful
-    masks = form._kernel.forest.masks
+    masks = form._model._kernel.forest.masks
     assert masks is not None
     masks.values[:] *= 1.001
     form._returned["predict_proba"] += EVERY_ROWS
