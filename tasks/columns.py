@@ -276,17 +276,18 @@ def _seen(values: pa.Array, column: Column) -> pd.Series[Any]:
 
     match column.kind:
         case Kind.TEXT:
-            return pd.Series(_objects(values), dtype=object)
+            return pd.Series(model_texts(values), dtype=object)
         case Kind.TIME:
             if pa.types.is_date(values.type):
                 values = pc.if_else(pc.less_equal(values.cast(pa.int32()), _LAST_DAY), values, None)
             instants = values.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
             return pd.Series(instants.astype("datetime64[us]")).dt.tz_localize("UTC")
         case Kind.NUMBER:
-            return pd.Series(_float64(values, column), dtype="float64")
+            # A copy even where Arrow needs none: a preprocess that writes into its frame must not reach the batch.
+            return pd.Series(np.array(model_numbers(values, column)), dtype="float64")
 
 
-def _objects(values: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
+def model_texts(values: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
     """Return texts as Python objects; where they repeat, one object for each different text."""
     if pa.types.is_dictionary(values.type):
         encoded = values
@@ -302,7 +303,14 @@ def _objects(values: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
     return np.asarray(objects.take(codes.to_numpy()))
 
 
-def _float64(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.float64]]:
+def model_numbers(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return numbers and booleans as a model sees them: contiguous float64, NULL is NaN; not to be written to.
+
+    Raises
+    ------
+    IntegerTooWide
+        When a bigint is beyond 2^53.
+    """
     if pa.types.is_int64(values.type):
         limits = pc.min_max(values)
         low, high = limits["min"].as_py(), limits["max"].as_py()
@@ -311,8 +319,7 @@ def _float64(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.fl
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     floats = values if pa.types.is_float64(values.type) else values.cast(pa.float64())
-    # A copy even where Arrow needs none: a preprocess that writes into its frame must not reach the batch.
-    return np.array(floats.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.asarray(floats.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def storable(values: pa.Array, column: Column) -> pa.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.columns import Column
+from tasks.compiled.tables import Table, as_table
 from tasks.errors import OutputNotOffered, OutputRefused
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def output_columns(estimator: Any, outputs: Sequence[Output], sample: pd.DataFra
 
 def predict_outputs(
     estimator: Any,
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Table,
     outputs: Sequence[Output],
     columns: Sequence[Column] | None = None,
 ) -> dict[str, pa.Array]:
@@ -69,7 +70,7 @@ def predict_outputs(
         A fitted model.
     frame
         Preprocessed rows, shape ``(n_entities, n_model_features)``; it is not changed, even by a model that writes into
-        what it is given.
+        what it is given. Feature rows that need no preprocessing may come as a table.
     outputs
         The declared outputs.
     columns
@@ -83,7 +84,7 @@ def predict_outputs(
         When what it returns has another length, shape or type than declared.
     """
     if columns is None:
-        columns = output_columns(estimator, outputs, frame)
+        columns = output_columns(estimator, outputs, frame.frame() if isinstance(frame, Table) else frame)
     calls = _Calls(estimator=estimator, frame=frame, made={})
     arrays: dict[str, pa.Array] = {}
     for output, column in zip(outputs, columns, strict=True):
@@ -288,14 +289,14 @@ class _Calls:
     """The methods called on one batch, each once."""
 
     estimator: Any
-    frame: pd.DataFrame
+    frame: pd.DataFrame | Table
     made: dict[tuple[str, int | None], Any]
 
     def result(self, output: Output) -> Any:
         """Return what the declared method gives for the batch."""
         key = (output.method, None)
         if key not in self.made:
-            self.made[key] = _method(self.estimator, output)(_given(self.estimator, self.frame))
+            self.made[key] = _method(self.estimator, output)(_given(self.estimator, output.method, self.frame))
         return self.made[key]
 
     def recommended(self, output: Output) -> _Ranked:
@@ -303,19 +304,24 @@ class _Calls:
         k = output.k or DEFAULT_K
         key = (output.method, k)
         if key not in self.made:
-            found = _method(self.estimator, output)(_given(self.estimator, self.frame), k)
+            found = _method(self.estimator, output)(_given(self.estimator, output.method, self.frame), k)
             self.made[key] = _ranked(found, output, len(self.frame), k)
         ranked: _Ranked = self.made[key]
         return ranked
 
 
-def _given(estimator: Any, frame: pd.DataFrame) -> pd.DataFrame | NDArray[Any]:
-    """Return rows that a model may write into: some do, and the next output reads the same ones.
+def _given(estimator: Any, method: str, rows: pd.DataFrame | Table) -> pd.DataFrame | Table | NDArray[Any]:
+    """Return rows that a model may write into: some do, and the next output reads the same ones. A compiled form does not.
 
     A scikit-learn model that was fitted on an array gets an array: it would warn of every frame.
     """
     import pandas as pd
 
+    from tasks.compiled import CompiledEstimator
+
+    if isinstance(estimator, CompiledEstimator) and estimator.computes(method):
+        return as_table(rows)
+    frame = rows.frame() if isinstance(rows, Table) else rows
     if hasattr(estimator, "n_features_in_") and not hasattr(estimator, "feature_names_in_"):
         return frame.to_numpy(copy=True)
     # From pandas 3 on a shallow copy is written to only after its columns were copied.

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from tasks.bundle import preprocessed
 from tasks.columns import Column, Kind
+from tasks.compiled.tables import RowsTable, Table
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import AS_OF, FeatureContract
@@ -101,7 +102,7 @@ class _Prepared:
     reasons: Reasons | None
     kept: Mask | None
     #: What the model sees of the rows that are kept; None when there are none.
-    frame: pd.DataFrame | None
+    frame: pd.DataFrame | Table | None
     #: Rows of the batches before.
     rows_before: int
 
@@ -185,7 +186,7 @@ class Scorer:
         kept = None if reasons is None else _is_none(reasons)
         rows_before = seen[0]
         seen[0] += batch.num_rows
-        frame: pd.DataFrame | None = None
+        frame: pd.DataFrame | Table | None = None
         if kept is None or kept.any():
             accepted = mixed.rows if kept is None else mixed.rows.filter(pa.array(kept))
             frame = self._frame(accepted, rows_before)
@@ -231,7 +232,9 @@ class Scorer:
                 predicted = predicted.filter(pc.is_null(scored.column(REJECTED.name)))
             tally.profile.add(batch, predicted)
 
-    def _frame(self, batch: pa.RecordBatch, rows_before: int) -> pd.DataFrame:
+    def _frame(self, batch: pa.RecordBatch, rows_before: int) -> pd.DataFrame | Table:
+        if self._seen is not None:
+            return RowsTable(batch, self._seen)
         try:
             return self.bundle.prepare(preprocessed(batch, self.contract.features, self.preprocess))
         except PrescoreError:
@@ -241,7 +244,16 @@ class Scorer:
                 f"{self.pipeline.name}/{self.pipeline.features.preprocess}", error, rows_before
             ) from error
 
-    def _outputs(self, frame: pd.DataFrame, rows_before: int) -> Outputs:
+    @property
+    def _seen(self) -> tuple[Column, ...] | None:
+        """Columns that a model sees as they come, in its order; None where a frame has to be made of them."""
+        if self.compiled is None or self.preprocess is not None:
+            return None
+        features = {column.name: column for column in self.contract.features}
+        names = self.bundle.model_features
+        return tuple(features[name] for name in names) if set(names) <= features.keys() else None
+
+    def _outputs(self, frame: pd.DataFrame | Table, rows_before: int) -> Outputs:
         try:
             return predict_outputs(self.estimator, frame, self.pipeline.predictions, self.outputs)
         except PrescoreError:

@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tasks.compiled.forests import Ensemble, read_ensemble
-from tasks.compiled.inputs import Inputs, NotThisBatch, read_inputs, require_narrow
+from tasks.compiled.inputs import Inputs, read_inputs, require_narrow
 from tasks.compiled.kernel import TREES, BoundKernel, load_kernel
 from tasks.compiled.library import NotCompiled, require_safe, source_key
 from tasks.compiled.linear import Linear, read_linear
+from tasks.compiled.tables import NotThisBatch, Table, as_table
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from tasks.bundle import Bundle
+
+    Rows = Table | pd.DataFrame | NDArray[Any]
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ class _Model(Protocol):
     def in_order(self) -> bool:
         """Whether numbers are added up in scikit-learn's own order, so that they are the same."""
 
-    def sums(self, rows: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def sums(self, rows: Table) -> NDArray[np.float64]:
         """Return what the methods take, shape ``(n_rows, n_outputs)``; NotThisBatch where scikit-learn has to."""
 
 
@@ -111,7 +114,7 @@ class _Trees:
         self.inputs, self.methods, self._kernel = inputs, ensemble.methods, kernel
         self._refused = kernel.forest.refused | int(inputs.sparse)
 
-    def sums(self, rows: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def sums(self, rows: Table) -> NDArray[np.float64]:
         columns = self.inputs.columns(rows)
         if not columns or not len(columns[0]):
             raise NotThisBatch("no rows")
@@ -129,7 +132,7 @@ class _Sums:
     def __init__(self, inputs: Inputs, linear: Linear) -> None:
         self.inputs, self.methods, self._linear = inputs, linear.methods, linear
 
-    def sums(self, rows: pd.DataFrame | NDArray[Any]) -> NDArray[np.float64]:
+    def sums(self, rows: Table) -> NDArray[np.float64]:
         if not len(rows):
             raise NotThisBatch("no rows")
         with np.errstate(over="ignore", invalid="ignore"):
@@ -172,7 +175,11 @@ class CompiledEstimator:
     def __sklearn_tags__(self) -> Any:
         return self._estimator.__sklearn_tags__()
 
-    def compute(self, method: str, rows: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+    def computes(self, method: str) -> bool:
+        """Return whether a method is computed otherwise than by the estimator; then it takes a :class:`Table` as well."""
+        return method in self._methods
+
+    def compute(self, method: str, rows: Rows) -> NDArray[Any]:
         """Return what the compiled form gives for rows, compared with nothing.
 
         Raises
@@ -180,10 +187,16 @@ class CompiledEstimator:
         NotThisBatch
             When scikit-learn would refuse these rows, or has to score them itself.
         """
-        return self._model.methods[method](self._model.sums(rows))
+        return self._model.methods[method](self._model.sums(as_table(rows)))
 
-    def _predict(self, method: str, rows: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
-        by_scikit_learn: Callable[[Any], NDArray[Any]] = getattr(self._estimator, method)
+    def _predict(self, method: str, rows: Rows) -> NDArray[Any]:
+        predict: Callable[[Any], NDArray[Any]] = getattr(self._estimator, method)
+
+        def by_scikit_learn(some: Rows) -> NDArray[Any]:
+            return predict(
+                self._as_fitted(some.frame().copy()) if isinstance(some, Table) else some
+            )  # it may write into it
+
         if self.differed is not None:
             return by_scikit_learn(rows)
         try:
@@ -193,7 +206,7 @@ class CompiledEstimator:
             return by_scikit_learn(rows)
         sample = self._sample(method, len(found))
         if len(sample):
-            some = rows.iloc[sample].reset_index(drop=True) if hasattr(rows, "iloc") else rows[sample]
+            some = rows[sample] if isinstance(rows, np.ndarray) else self._as_fitted(as_table(rows).some(sample))
             with _one_thread():
                 expected = by_scikit_learn(some)
             difference = differs(expected, found[sample])
@@ -203,6 +216,10 @@ class CompiledEstimator:
         with self._lock:
             self._returned[method] = self._returned.get(method, 0) + len(found)
         return found
+
+    def _as_fitted(self, frame: pd.DataFrame) -> pd.DataFrame | NDArray[Any]:
+        """Return rows as the estimator was fitted on them: it warns of a frame when that was an array."""
+        return frame if self._model.inputs.names is not None else frame.to_numpy()
 
     def _sample(self, method: str, rows: int) -> NDArray[np.intp]:
         """Return which rows are compared: evenly spread, other ones each time."""
@@ -330,10 +347,10 @@ def _taken_apart(estimator: Any) -> tuple[list[Any], Any]:
 def _require_equal(form: CompiledEstimator, golden: pd.DataFrame) -> None:
     if not form._methods:
         raise NotCompiled("no method that is asked for has a compiled form")
-    rows = _as_fitted(form, golden)
+    rows = form._as_fitted(golden)
     with _one_thread(), np.errstate(all="ignore"):  # the logarithm of 0 is what it is
         for method in form._methods:
-            expected = getattr(form._estimator, method)(rows)
+            expected = getattr(form._estimator, method)(rows.copy())  # it may write into it
             try:
                 found = form.compute(method, rows)
             except NotThisBatch as reason:
@@ -344,10 +361,6 @@ def _require_equal(form: CompiledEstimator, golden: pd.DataFrame) -> None:
                 logger.warning("The compiled form of the model differs on golden rows: %s %s", method, difference)
             if difference is not None:
                 raise NotCompiled(f"{method} {difference} on golden rows")
-
-
-def _as_fitted(form: CompiledEstimator, golden: pd.DataFrame) -> pd.DataFrame | NDArray[Any]:
-    return golden if form._model.inputs.names is not None else golden.to_numpy()
 
 
 def differs(expected: NDArray[Any], found: NDArray[Any], tolerance: float = TOLERANCE) -> str | None:
@@ -396,7 +409,7 @@ def _measure(form: CompiledEstimator, golden: pd.DataFrame) -> Form:
 
     method = "predict_proba" if "predict_proba" in form._methods else form._methods[0]
     times = max(1, _MEASURED_ROWS // max(1, len(golden)))
-    rows = _as_fitted(form, pd.concat([golden] * times, ignore_index=True))
+    rows = form._as_fitted(pd.concat([golden] * times, ignore_index=True))
     with _one_thread():
         slow = min(_seconds(lambda: getattr(form._estimator, method)(rows)) for _ in range(2))
         fast = min(_seconds(lambda: form.compute(method, rows)) for _ in range(2))

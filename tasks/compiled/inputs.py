@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.compiled.library import NotCompiled
+from tasks.compiled.tables import NotThisBatch, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     Columns = list[NDArray[np.float64]]
 
 #: Wider than this, as by one column for each of many categories, a batch would take too much memory as dense columns.
 MOST_COLUMNS = 256
-
-
-class NotThisBatch(Exception):  # an answer, no error
-    """This batch is unlike those that the compiled form is made for; scikit-learn has to score it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,7 @@ class Inputs:
     #: Whether scikit-learn's trees get a sparse matrix, in which they allow no missing values.
     sparse: bool
 
-    def columns(self, rows: pd.DataFrame | NDArray[Any]) -> Columns:
+    def columns(self, rows: Table) -> Columns:
         """Return the columns, contiguous float64 of the length of ``rows``.
 
         Raises
@@ -51,13 +47,13 @@ class Inputs:
         NotThisBatch
             When scikit-learn has to score these rows.
         """
-        frame = self._frame(rows)
-        columns = [column for block in self.blocks for column in block.columns(frame)]
+        self._require_names(rows)
+        columns = [column for block in self.blocks for column in block.columns(rows)]
         for step in self.steps:
             columns = _columns_of(step.transform(np.column_stack(columns)))
         return columns
 
-    def weighted(self, rows: pd.DataFrame | NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def weighted(self, rows: Table, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums of all columns times their weights, shape ``(n_rows, n_outputs)``.
 
         Parameters
@@ -70,25 +66,21 @@ class Inputs:
         NotThisBatch
             When scikit-learn has to score these rows.
         """
-        frame = self._frame(rows)
-        sums = np.zeros((weights.shape[1], len(frame)))
+        self._require_names(rows)
+        sums = np.zeros((weights.shape[1], len(rows)))
         left = iter(weights)
         if self.steps:
             _add_weighted(sums, self.columns(rows), left)
         else:
             for block in self.blocks:
-                block.add_weighted(sums, frame, left)
+                block.add_weighted(sums, rows, left)
         if next(left, None) is not None:
             raise NotThisBatch("another width")
         return sums.T
 
-    def _frame(self, rows: pd.DataFrame | NDArray[Any]) -> pd.DataFrame:
-        import pandas as pd
-
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, copy=False)
-        if self.names is not None and tuple(frame.columns) != self.names:
+    def _require_names(self, rows: Table) -> None:
+        if self.names is not None and rows.names != self.names:
             raise NotThisBatch("other columns")
-        return frame
 
 
 def read_inputs(steps: Sequence[Any], names: Sequence[str] | None, n_features: int) -> Inputs:
@@ -209,14 +201,12 @@ class _Block(ABC):
     """Makes some of the columns."""
 
     @abstractmethod
-    def columns(self, frame: pd.DataFrame) -> Columns:
-        """Return its columns of a frame."""
+    def columns(self, rows: Table) -> Columns:
+        """Return its columns of some rows."""
 
-    def add_weighted(
-        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
-    ) -> None:
+    def add_weighted(self, sums: NDArray[np.float64], rows: Table, weights: Iterator[NDArray[np.float64]]) -> None:
         """Add its columns times as many of the weights to sums of shape ``(n_outputs, n_rows)``."""
-        _add_weighted(sums, self.columns(frame), weights)
+        _add_weighted(sums, self.columns(rows), weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +215,8 @@ class _AsTheyAre(_Block):
 
     places: tuple[int, ...]
 
-    def columns(self, frame: pd.DataFrame) -> Columns:
-        return [_numbers(frame.iloc[:, place]) for place in self.places]
+    def columns(self, rows: Table) -> Columns:
+        return [rows.numbers(place) for place in self.places]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,8 +227,9 @@ class _ByScikitLearn(_Block):
     places: tuple[int, ...] | None
     transform: Callable[[Any], Any]
 
-    def columns(self, frame: pd.DataFrame) -> Columns:
-        return _columns_of(self.transform(frame if self.places is None else frame.iloc[:, list(self.places)]))
+    def columns(self, rows: Table) -> Columns:
+        frame = rows.frame(self.places)
+        return _columns_of(self.transform(frame.copy() if self.places is None else frame))  # it may write into it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,40 +241,38 @@ class _ByValue(_Block):
     #: Columns made of each column.
     widths: tuple[int, ...]
 
-    def columns(self, frame: pd.DataFrame) -> Columns:
+    def columns(self, rows: Table) -> Columns:
         return [
-            np.ascontiguousarray(column).take(codes) for codes, encoded in self._encoded(frame) for column in encoded.T
+            np.ascontiguousarray(column).take(codes) for codes, encoded in self._encoded(rows) for column in encoded.T
         ]
 
-    def add_weighted(
-        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
-    ) -> None:
-        for codes, encoded in self._encoded(frame):
+    def add_weighted(self, sums: NDArray[np.float64], rows: Table, weights: Iterator[NDArray[np.float64]]) -> None:
+        for codes, encoded in self._encoded(rows):
             of_values = np.zeros((len(sums), len(encoded)))
             _add_weighted(of_values, list(encoded.T), weights)
             sums += of_values.take(codes, axis=1)
 
-    def _encoded(self, frame: pd.DataFrame) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    def _encoded(self, rows: Table) -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
         """Yield for each column the number of each row's value, and the row of numbers that each value becomes."""
         import pandas as pd
 
-        if not len(frame):
+        if not len(rows):
             for width in self.widths:
                 yield np.empty(0, dtype=np.intp), np.empty((0, width))
             return
-        coded = [_codes(frame.iloc[:, place]) for place in self.places]
+        coded = [rows.coded(place) for place in self.places]
         # Shorter columns repeat their first value, so that all fit in one frame.
-        longest = max(len(rows) for _, rows in coded)
+        longest = max(len(values) for _, values in coded)
         distinct = {}
-        for place, (_, rows) in zip(self.places, coded, strict=True):
-            padded = np.concatenate([rows, np.full(longest - len(rows), rows[0])])
-            distinct[frame.columns[place]] = frame.iloc[:, place].take(padded).reset_index(drop=True)
+        for place, (_, values) in zip(self.places, coded, strict=True):
+            padded = np.concatenate([np.arange(len(values)), np.zeros(longest - len(values), dtype=np.intp)])
+            distinct[rows.names[place]] = values.take(padded).reset_index(drop=True)
         table = _dense(self.transformer.transform(pd.DataFrame(distinct)))
         if table.shape != (longest, sum(self.widths)):
             raise NotThisBatch("another width")
         starts = np.cumsum([0, *self.widths])
-        for (codes, rows), start, width in zip(coded, starts, self.widths, strict=False):
-            yield codes, table[: len(rows), start : start + width]
+        for (codes, values), start, width in zip(coded, starts, self.widths, strict=False):
+            yield codes, table[: len(values), start : start + width]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,31 +282,26 @@ class _Scaled(_Block):
     places: tuple[int, ...]
     scaler: Any
 
-    def columns(self, frame: pd.DataFrame) -> Columns:
-        return list(self._columns(frame))
+    def columns(self, rows: Table) -> Columns:
+        return list(self._columns(rows))
 
-    def add_weighted(
-        self, sums: NDArray[np.float64], frame: pd.DataFrame, weights: Iterator[NDArray[np.float64]]
-    ) -> None:
+    def add_weighted(self, sums: NDArray[np.float64], rows: Table, weights: Iterator[NDArray[np.float64]]) -> None:
         # One column at a time, so that it stays in a core's cache.
-        for column in self._columns(frame):
+        for column in self._columns(rows):
             _add_weighted(sums, [column], weights)
 
-    def _columns(self, frame: pd.DataFrame) -> Iterator[NDArray[np.float64]]:
-        if any(frame.dtypes.iloc[place] not in _DOUBLES for place in self.places):
+    def _columns(self, rows: Table) -> Iterator[NDArray[np.float64]]:
+        if not all(rows.is_double(place) for place in self.places):
             # scikit-learn computes with float32 where it gets nothing else.
-            yield from _columns_of(self.scaler.transform(frame.iloc[:, list(self.places)]))
+            yield from _columns_of(self.scaler.transform(rows.frame(self.places)))
             return
         for at, place in enumerate(self.places):
-            column = frame.iloc[:, place].to_numpy().astype(np.float64)
+            column = np.array(rows.numbers(place))
             if self.scaler.with_mean:
                 column -= self.scaler.mean_[at]
             if self.scaler.with_std:
                 column /= self.scaler.scale_[at]
             yield column
-
-
-_DOUBLES = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.int16))
 
 
 def _add_weighted(sums: NDArray[np.float64], columns: Columns, weights: Iterator[NDArray[np.float64]]) -> None:
@@ -328,30 +312,6 @@ def _add_weighted(sums: NDArray[np.float64], columns: Columns, weights: Iterator
             raise NotThisBatch("another width")
         for at, weight in enumerate(of_column):
             sums[at] += column * weight
-
-
-def _codes(series: pd.Series[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return for each row a number of its value, from 0, and for each number the first row that has it."""
-    import pandas as pd
-
-    codes, values = pd.factorize(series)
-    missing = codes < 0
-    if missing.any():
-        if series.dtype == object and len({type(value) for value in series[missing]}) > 1:
-            # None and NaN are two values to an encoder.
-            raise NotThisBatch("several kinds of missing values")
-        codes = np.where(missing, len(values), codes)
-    first = np.empty(int(codes.max()) + 1, dtype=np.intp)
-    # Of several rows with a number the last one that is assigned stays: backwards, that is the first row.
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    return codes, first
-
-
-def _numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
-    values = series.to_numpy()
-    if values.dtype.kind not in "fiub":
-        raise NotThisBatch("a column of another type")
-    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _dense(found: Any) -> NDArray[np.float64]:

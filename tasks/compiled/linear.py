@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.compiled.inputs import NotThisBatch
 from tasks.compiled.library import NotCompiled
+from tasks.compiled.tables import NotThisBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,6 +25,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from tasks.compiled import form as forms
+from tasks.compiled.tables import as_table
 from tests.benchmarks.table import FLOATS, TEXTS, boosted, logistic
 
 _TIMES = 5
@@ -96,7 +97,7 @@ def _measured(model: Any, rows: pd.DataFrame, folder: Path) -> list[str]:
         lambda: encoder.transform(rows),
         lambda: last.predict_proba(matrix),
         lambda: compiled.compute("predict_proba", rows),
-        lambda: compiled._model.inputs.columns(rows),
+        lambda: compiled._model.inputs.columns(as_table(rows)),
     ]
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(_TIMES):

@@ -34,7 +34,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatu
 from sklearn.svm import LinearSVC, LinearSVR
 
 from tasks.compiled import CompiledEstimator, compile_bundle, library, read_form
-from tasks.compiled.inputs import NotThisBatch
+from tasks.compiled.tables import NotThisBatch
 
 TEXTS, NUMBERS = ["country", "segment"], ["a", "b", "c", "d"]
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
