@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -47,6 +47,11 @@ _CREDENTIALS = re.compile(r"://[^\s/@]*:[^\s@]*@")
 
 # Whether a connection may be made: only while connect() makes its own.
 _CONNECTING: ContextVar[bool] = ContextVar("connecting", default=False)
+
+# Within keep_connections: what closes its connections, and those that nobody uses now, by address, name and settings.
+_KEEPING: ContextVar[tuple[ExitStack, dict[tuple[str, str, str], sa.Connection]] | None] = ContextVar(
+    "keeping", default=None
+)
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
@@ -189,6 +194,43 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
     DatabaseUnreachable
         Naming host and database, never the password.
     """
+    if autocommit:
+        with _made(url, application_name) as made:
+            yield made.execution_options(isolation_level="AUTOCOMMIT")
+        return
+    keeping = _KEEPING.get()
+    if keeping is None:
+        with _made(url, application_name) as made:
+            yield made
+        return
+    stack, idle = keeping
+    key = (url, application_name, session_options())
+    connection = idle.pop(key, None) or stack.enter_context(_made(url, application_name))
+    try:
+        yield connection
+    finally:
+        with suppress(sa.exc.SQLAlchemyError, psycopg2.Error):
+            connection.rollback()
+            if not connection.invalidated:  # as one that was lost is
+                idle[key] = connection
+
+
+@contextmanager
+def keep_connections() -> Iterator[None]:
+    """Let what connects one after the other within share connections, which are closed at the end.
+
+    Each is still made once, and one that is lost is not used again. Making one takes 6 to 8 ms of both sides.
+    """
+    with ExitStack() as stack:
+        before = _KEEPING.set((stack, {}))
+        try:
+            yield
+        finally:
+            _KEEPING.reset(before)
+
+
+@contextmanager
+def _made(url: str, application_name: str) -> Iterator[sa.Connection]:
     created = _engine(url, application_name, session_options())
     connecting = _CONNECTING.set(True)
     try:
@@ -202,7 +244,7 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
     if meter is not None:
         meter.begun(pid)
     try:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT") if autocommit else connection
+        yield connection
     finally:
         if meter is not None:
             meter.ended(pid)

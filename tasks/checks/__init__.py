@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from tasks.checks import changes, features, inputs, model, outputs, performance, rows, sources, storage, times, values
 from tasks.checks.evidence import Check, Evidence, Phase
-from tasks.database import limit_statements
+from tasks.database import keep_connections, limit_statements
 from tasks.freshness import CheckClass, Disposition, Finding, Followup, Verdict
 from tasks.transport import ConflictWithRecovery, Session, StatementFailed
 
@@ -37,11 +37,12 @@ def ask(evidence: Evidence, phase: Phase) -> list[Finding]:
         with suppress(StatementFailed):  # a session that is lost lets the checks that need it fail, and no other
             session.execute("SAVEPOINT prescore_checks")
             _limit(session)
-    for check in CHECKS:
-        if check.when is phase:
-            found = _ask_one(evidence, check)
-            findings += found
-            evidence.findings += found
+    with keep_connections():
+        for check in CHECKS:
+            if check.when is phase:
+                found = _ask_one(evidence, check)
+                findings += found
+                evidence.findings += found
     for session in _sessions(evidence):
         with suppress(StatementFailed):  # back to the limits of before, too
             session.execute("ROLLBACK TO SAVEPOINT prescore_checks")

@@ -88,7 +88,7 @@ def _single(evidence: Evidence) -> list[Column]:
 
 def _digests_before(evidence: Evidence) -> dict[str, Any] | None:
     """Return the fingerprints of the last full run that was published, and how old its sources were."""
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         found = one(
             connection,
             "find_previous_profile",
@@ -165,7 +165,7 @@ def _changes(evidence: Evidence, outputs: Sequence[Column]) -> tuple[int, dict[s
         },
     )
     values = {"share": min(100.0, 100.0 * SAMPLE_ROWS / staged.rows), "generation_id": run.generation_id}
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         row = connection.execute(sa.text(statement), values).mappings().one()
     found = {
         column.name: {
@@ -183,7 +183,7 @@ def _changes_before(evidence: Evidence) -> dict[str, list[dict[str, float]]]:
     assert evidence.run is not None
     assert evidence.selection is not None
     found: dict[str, list[dict[str, float]]] = {}
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         for row in rows(
             connection,
             "recall_changes",

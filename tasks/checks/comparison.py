@@ -191,7 +191,7 @@ def comparison(evidence: Evidence) -> Comparison | None:
 
 def read_usual(evidence: Evidence, mode: Mode) -> Usual:
     """Read the profiles of recent clean runs."""
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         return choose_usual(
             connection,
             evidence.pipeline,

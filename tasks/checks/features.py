@@ -88,7 +88,7 @@ def _until(ages: Ages, ttl: FeatureTtl, share: float, as_of: datetime) -> dateti
 
 def _as_before(evidence: Evidence, check: Check, name: str) -> Finding:
     reason = "what changed is no sample of all entities; full runs judge it"
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         row = one(connection, "find_last_instants", pipeline=evidence.pipeline.name, check_id=check.id, subject=name)
     kept: dict[str, Any] = {} if row is None else {"warn_until": row.warn_until, "fail_until": row.fail_until}
     return check.finding(Verdict.SKIPPED, reason, subject=name, **kept)

@@ -119,7 +119,7 @@ def _equal(a: object, b: object) -> bool:
 
 def model_identity(evidence: Evidence, check: Check) -> Iterator[Finding]:
     """M2: is the version that was used still the one that is registered, and is the alias still where it was?"""
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         current = current_alias(connection, evidence.model.name, evidence.pipeline.model.alias)
         registered = registered_digest(connection, evidence.model.name, evidence.model.version)
     used = evidence.scorer.bundle.digest

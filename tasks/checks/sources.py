@@ -279,7 +279,7 @@ def _last_window(evidence: Evidence, check: Check, watermark: Watermark) -> tupl
     """Return the window that the run of what is served counted, and its two counts; None where it did not."""
     if evidence.served is None:
         return None
-    with connect(evidence.url) as connection:
+    with connect(evidence.url, "prescore check") as connection:
         kept = last_counted(connection, evidence.served.generation_id, check.id, watermark.source.name)
     if kept.get("digest") != watermark.digest:
         return None
@@ -301,7 +301,7 @@ def _arrived(evidence: Evidence, source: Source) -> Slice:
     """Count the new slice of a source, once."""
     if source.name not in evidence.arrived:
         watermark, until = Watermark.describe(evidence.sources, source), evidence.snapshot.as_of
-        with connect(evidence.url) as connection:
+        with connect(evidence.url, "prescore check") as connection:
             before = past_slices(connection, evidence.pipeline, watermark, until)
         since = slice_begins(before, until)
         rows = 0 if since is None else count_slice(evidence.sources, watermark, since, until)

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tasks.columns import Column
-from tasks.database import DatabaseUnreachable, connect
+from tasks.database import DatabaseUnreachable, connect, keep_connections, limit_statements
 from tasks.transport import open_session
 
 
@@ -56,3 +56,44 @@ def test_types_that_are_made_after_a_process_has_connected_travel_as_any_other(d
         found = after.table(f"SELECT id, moods, {mood} AS mood FROM public.people")
     assert found.to_pylist() == [{"id": 7, "moods": ["glad"], "mood": "sad"}]
     assert found.schema.types == [pa.int64(), pa.list_(pa.string()), pa.string()]
+
+
+def pid_of(connection: sa.Connection) -> int:
+    pid: int = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+    return pid
+
+
+def test_connections_that_are_kept_are_shared_one_after_the_other_and_closed_at_the_end(database_url: str) -> None:
+    with keep_connections():
+        with connect(database_url) as first:
+            used = pid_of(first)
+            first.execute(sa.text("CREATE TEMP TABLE left_open (x int)"))
+        with connect(database_url) as again, connect(database_url) as beside:
+            assert pid_of(again) == used
+            assert pid_of(beside) != used
+            # What was not committed is rolled back, as when it is closed.
+            assert again.execute(sa.text("SELECT to_regclass('left_open')")).scalar_one() is None
+        with connect(database_url, "another name") as named, connect(database_url, autocommit=True) as plain:
+            assert used not in {pid_of(named), pid_of(plain)}
+        with limit_statements(7), connect(database_url) as limited:
+            assert pid_of(limited) != used
+            assert limited.execute(sa.text("SHOW statement_timeout")).scalar_one() == "7s"
+        assert not first.closed
+    assert all(connection.closed for connection in (first, again, beside, named, limited))
+    with connect(database_url) as after:
+        assert pid_of(after) != used
+
+
+def test_a_connection_that_is_kept_is_used_again_after_an_error_and_not_after_its_loss(database_url: str) -> None:
+    with keep_connections(), connect(database_url, "another", autocommit=True) as other:
+        with connect(database_url) as connection:
+            used = pid_of(connection)
+            with pytest.raises(sa.exc.DBAPIError):
+                connection.execute(sa.text("SELECT 1 / 0"))
+        with connect(database_url) as connection:
+            assert pid_of(connection) == used
+            assert other.execute(sa.text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": used}).scalar_one()
+            with pytest.raises(sa.exc.OperationalError):
+                pid_of(connection)
+        with connect(database_url) as connection:
+            assert pid_of(connection) != used
