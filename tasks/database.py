@@ -175,8 +175,14 @@ def _engine(url: str, application_name: str, options: str) -> sa.Engine:
     }
     # Without looking up hstore on every connection: no statement of ours reads one. Errors show no parameters: keys and
     # digests are among them.
+    # Rows that one statement takes in turn travel together.
     created = sa.create_engine(
-        _driver_url(url), poolclass=NullPool, connect_args=arguments, use_native_hstore=False, hide_parameters=True
+        _driver_url(url),
+        poolclass=NullPool,
+        connect_args=arguments,
+        use_native_hstore=False,
+        hide_parameters=True,
+        executemany_mode="values_plus_batch",
     )
     # SQLAlchemy makes a lost connection again on its next use, even without a pool: with it went the lock of a run.
     sa.event.listen(created, "do_connect", _refuse_again)
