@@ -25,7 +25,7 @@ from tasks.pipeline import Pipeline, find_pipeline
 from tasks.preview import PreviewedEntity
 from tasks.registry import ModelVersion
 from tasks.runs import AsOfRefused, Snapshot
-from tasks.scorers import load_scorer
+from tasks.scorers import load_scorer, with_compiled_code
 from tasks.scoring import Scorer
 from tasks.settings import Settings
 from tasks.source_server import clock_of_sources, describing
@@ -100,6 +100,7 @@ def preview_run(
     """
     with _reading(settings, name, as_of) as reading:
         scorer, model = load_scorer(reading.connection, reading.pipeline, reading.source_url)
+        scorer = with_compiled_code(scorer, settings.compiled_dir, model=reading.pipeline.model.compiled)
         keys = reading.keys(scorer.contract.key, limit, named)
         rows = preview.read_rows(reading.session, reading.pipeline, scorer.contract, keys, reading.as_of)
         # Last of what is read: a check whose query fails ends the transaction.

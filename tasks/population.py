@@ -227,7 +227,8 @@ def _proven(
     if counted.mode is Mode.FULL:
         return found if _balances(counted, served, None) else None
     most = int(FULL_ABOVE * counted.population) + 1
-    statement = load_query("select_changed", {**fragments, "most": literal(most)})
+    name = "select_changed" if row["due"] else "select_changed_undue"
+    statement = load_query(name, {**fragments, "most": literal(most)})
     named = session.table(statement, _what(pipeline)).combine_chunks()
     is_served = named.column("prescore_served")
     changed, new = named.filter(is_served), named.filter(pc.invert(is_served))
@@ -431,6 +432,7 @@ def _fragments(
         "served_keys": ", ".join(f"served.{quote(c.name)}" for c in key),
         "hidden": _hidden(served),
         "changed_keys": key_list(key, "changes"),
+        "key_found": " AND ".join(f"served.{quote(c.name)} = prescore_changed.{quote(c.name)}" for c in key),
         "key_hash": key_hash(key, "p"),
         "key_hash_judged": key_hash(key, "judged"),
         "key_names": ", ".join(quote(c.name) for c in key),

@@ -362,6 +362,7 @@ AROUND = [
     ("select_gone", "entity_query", "run"),
     ("count_population", "entity_query", "run"),
     ("select_changed", "changes_query", "since"),
+    ("select_changed_undue", "changes_query", "since"),
     ("read_fingerprints", "entity_query", "run"),
     ("read_fingerprints", "feature_query", "batch"),
     ("fence_features", "feature_query", "batch"),
