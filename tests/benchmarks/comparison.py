@@ -72,7 +72,7 @@ class Comparison:
     def entries(self, number: int, *, last: bool) -> list[Callable[[], None]]:
         """Return what this model does in a round."""
         found = [
-            lambda: self._prescore(number, last=last),
+            lambda: self._keep("prescore", self._full("prescore")),
             lambda: self._keep("usual", self._script("usual", self.usual_rows)),
             lambda: self._keep("expert", self._script(self.expert, self.rows)),
             lambda: self._keep("limit", self._limit()),
@@ -80,6 +80,8 @@ class Comparison:
         if self.not_compiled is None:
             found.insert(1, lambda: self._keep("compiled", self._full("compiled")))
             found.append(lambda: self._keep("limit compiled", self._limit("--compiled")))
+        # Last, and never between two that are compared: what incremental runs leave behind is not swept up at once.
+        found.append(lambda: self._after_a_full_run(number, last=last))
         return found
 
     def as_json(self) -> Found:
@@ -93,8 +95,7 @@ class Comparison:
             "not_compiled": self.not_compiled,
         }
 
-    def _prescore(self, number: int, *, last: bool) -> None:
-        self._keep("prescore", self._full("prescore"))
+    def _after_a_full_run(self, number: int, *, last: bool) -> None:
         if self.incremental:
             for position, share in enumerate(SHARES):
                 self._changed(share, seed=1_000 * number + 2 * position)
