@@ -102,7 +102,7 @@ def _record(command: list[str], environ: dict[str, str]) -> None:
 
 def show(console: Console, samples: Samples, name: str, *, compiled: bool) -> None:
     """Print where the CPU went."""
-    form = "compiled trees" if compiled else "scikit-learn"
+    form = "compiled form" if compiled else "scikit-learn"
     console.print(f"{name}, {form}: {samples.total / RATE:.1f} s on a core ({RATE} samples a second)", highlight=False)
     for table in tables(samples):
         console.print(table)
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--model", choices=tuple(MODELS), default="boosted")
-    parser.add_argument("--compiled", action="store_true", help="compiled trees, where there is a C compiler")
+    parser.add_argument("--compiled", action="store_true", help="the compiled form, where there is one")
     parser.add_argument("--flame", type=Path, help="also write a flame graph of another run")
     asked = parser.parse_args()
     with opened() as bench:
