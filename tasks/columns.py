@@ -303,8 +303,8 @@ def model_texts(values: pa.Array) -> np.ndarray[Any, np.dtype[np.object_]]:
     return np.asarray(objects.take(codes.to_numpy()))
 
 
-def model_numbers(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return numbers and booleans as a model sees them: contiguous float64, NULL is NaN; not to be written to.
+def require_exact(values: pa.Array, column: Column) -> None:
+    """Refuse integers that float64 does not hold.
 
     Raises
     ------
@@ -316,6 +316,17 @@ def model_numbers(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[
         low, high = limits["min"].as_py(), limits["max"].as_py()
         if low is not None and (low < -(2**53) or high > 2**53):
             raise IntegerTooWide(column.name)
+
+
+def model_numbers(values: pa.Array, column: Column) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return numbers and booleans as a model sees them: contiguous float64, NULL is NaN; not to be written to.
+
+    Raises
+    ------
+    IntegerTooWide
+        When a bigint is beyond 2^53.
+    """
+    require_exact(values, column)
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     floats = values if pa.types.is_float64(values.type) else values.cast(pa.float64())

@@ -193,9 +193,8 @@ class CompiledEstimator:
         predict: Callable[[Any], NDArray[Any]] = getattr(self._estimator, method)
 
         def by_scikit_learn(some: Rows) -> NDArray[Any]:
-            return predict(
-                self._as_fitted(some.frame().copy()) if isinstance(some, Table) else some
-            )  # it may write into it
+            # Of a copy: it may write into it.
+            return predict(self._as_fitted(some.frame().copy()) if isinstance(some, Table) else some)
 
         if self.differed is not None:
             return by_scikit_learn(rows)
@@ -331,7 +330,7 @@ def _compile(estimator: Any, threads: int, folder: Path, methods: Collection[str
 
 
 def _taken_apart(estimator: Any) -> tuple[list[Any], Any]:
-    """Return the transformers in front of the trees, and the trees."""
+    """Return the transformers in front of the model that is computed, and that model."""
     from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
     from sklearn.pipeline import Pipeline
 
@@ -339,8 +338,8 @@ def _taken_apart(estimator: Any) -> tuple[list[Any], Any]:
         return _taken_apart(estimator.best_estimator_)
     if type(estimator) is Pipeline:
         *steps, (_, last) = estimator.steps
-        further, trees = _taken_apart(last)
-        return [*(step for _, step in steps), *further], trees
+        further, model = _taken_apart(last)
+        return [*(step for _, step in steps), *further], model
     return [], estimator
 
 

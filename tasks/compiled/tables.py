@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.columns import Column, Kind, model_frame, model_numbers, model_texts, whole
+from tasks.columns import Column, Kind, model_frame, model_numbers, model_texts, require_exact, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,11 +96,19 @@ class FrameTable(Table):
 
 
 class RowsTable(Table):
-    """Feature rows as they came, which model and compiled form see as :func:`tasks.columns.model_frame` makes them."""
+    """Feature rows as they came, which model and compiled form see as :func:`tasks.columns.model_frame` makes them.
+
+    Raises
+    ------
+    IntegerTooWide
+        When a bigint is beyond 2^53, as a frame would, also in a column that nobody asks for.
+    """
 
     def __init__(self, batch: pa.RecordBatch, columns: Sequence[Column]) -> None:
         self._batch, self._columns = batch, tuple(columns)
         self.names = tuple(column.name for column in columns)
+        for column in columns:
+            require_exact(whole(batch, column.name), column)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)

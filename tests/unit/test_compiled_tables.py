@@ -97,7 +97,7 @@ def test_an_integer_that_is_too_wide_is_refused_as_in_a_frame() -> None:
     with pytest.raises(IntegerTooWide):
         model_frame(batch, [column])
     with pytest.raises(IntegerTooWide):
-        RowsTable(batch, [column]).numbers(0)
+        RowsTable(batch, [column])
 
 
 def compiled(estimator: Any, golden: pd.DataFrame, folder: Path) -> CompiledEstimator:
