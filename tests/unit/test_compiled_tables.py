@@ -151,7 +151,9 @@ def test_what_the_form_leaves_to_scikit_learn_gets_its_frame(tmp_path: Path) -> 
 
 
 def test_a_step_that_writes_into_its_rows_changes_nothing(tmp_path: Path) -> None:
-    frame = model_frame(make_batch(300, missing=False), COLUMNS)[["a", "n"]]
+    frame = model_frame(make_batch(300, missing=False), COLUMNS)[
+        ["a", "n"]
+    ].copy()  # in one block, which can be written into
     estimator = make_pipeline(StandardScaler(copy=False), Ridge()).fit(frame.copy(), frame["a"])
     expected = estimator.predict(frame.copy())
     form = compiled(estimator, frame.head(20).copy(), tmp_path)
@@ -160,4 +162,8 @@ def test_a_step_that_writes_into_its_rows_changes_nothing(tmp_path: Path) -> Non
     for _ in range(2):
         found = predict_outputs(form, FrameTable(frame), outputs)
         np.testing.assert_allclose(found["value"].to_numpy(), expected, rtol=1e-12, atol=1e-12)
+    pd.testing.assert_frame_equal(frame, before)
+    form.differed = "in an earlier batch"  # so that scikit-learn itself gets the rows
+    found = predict_outputs(form, FrameTable(frame), outputs)
+    np.testing.assert_array_equal(found["value"].to_numpy(), expected)
     pd.testing.assert_frame_equal(frame, before)
