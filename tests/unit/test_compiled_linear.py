@@ -35,23 +35,17 @@ from sklearn.svm import LinearSVC, LinearSVR
 
 from tasks.compiled import CompiledEstimator, compile_bundle, library, read_form
 from tasks.compiled.tables import NotThisBatch
+from tests.unit import test_compiled
 
-TEXTS, NUMBERS = ["country", "segment"], ["a", "b", "c", "d"]
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
+TEXTS, NUMBERS, METHODS = test_compiled.TEXTS, test_compiled.NUMBERS, test_compiled.METHODS
 
 
-def make_frame(rows: int, seed: int, *, missing: float = 0.0, unseen: bool = False) -> pd.DataFrame:
-    """Return rows with two text columns (None is missing) and four of numbers (NaN is missing)."""
-    rng = np.random.default_rng(seed)
-    frame = {}
-    for name, count in (("country", 5), ("segment", 30)):
-        values = np.array([f"{name} {at}" for at in range(count)] + ["never seen"] * unseen, dtype=object)
-        frame[name] = values[rng.integers(0, len(values), rows)]
-        frame[name][rng.random(rows) < missing] = None
+def make_frame(rows: int, seed: int, *, unseen: bool = False) -> pd.DataFrame:
+    """Return the rows that trees are tested on with nothing missing, and numbers that need to be scaled."""
+    frame = test_compiled.make_frame(rows, seed, missing=0, unseen=unseen)
     for at, name in enumerate(NUMBERS):
-        frame[name] = rng.normal(100.0 * at, 1.0 + at, rows)
-        frame[name][rng.random(rows) < missing] = np.nan
-    return pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in frame.items()})
+        frame[name] = 100.0 * at + (1.0 + at) * frame[name]
+    return frame
 
 
 def make_labels(frame: pd.DataFrame, classes: int) -> np.ndarray:
