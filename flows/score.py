@@ -269,7 +269,7 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
         summary = refuse(run, evidence, judgement, started)
         return replace(summary, message=" ".join(filter(None, (summary.message, tidy(run, objects)))))
     watcher.stage("publish")
-    summary = publish(run, evidence, objects, selection, storage_id, judgement, started)
+    summary = publish(run, evidence, objects, selection, judgement, started)
     untidy = tidy(run, objects)
     if untidy:
         return replace(summary, message=f"{summary.message} {untidy}")
@@ -562,7 +562,6 @@ def publish(
     evidence: Evidence,
     objects: Objects,
     selection: Selection,
-    storage_id: int,
     judgement: Judgement,
     started: float,
 ) -> RunSummary:
@@ -577,12 +576,13 @@ def publish(
     message += evidence.layout.told + _waiving(evidence, judgement)
     ending = {**_counts(evidence), "peak_memory": runs.peak_memory(), "message": message}
     assert evidence.samples is not None
+    assert evidence.staged is not None
     evidence.samples.keep()
     if evidence.scorer.contract.dataset is not None:
         dataset = evidence.scorer.contract.dataset
         dataset_changes.note(run.connection, run.pipeline, dataset, run.generation_id, evidence.snapshot.as_of)
     lake.owe(run.connection, run.pipeline, run.generation_id)
-    publishing.publish(run, objects, selection, storage_id, evidence.served, judgement.promise, ending)
+    publishing.publish(run, objects, selection, evidence.staged, evidence.served, judgement.promise, ending)
     logger.info(
         "published generation %d: %d rows", run.generation_id, selection.population, extra={"run_id": run.run_id}
     )

@@ -31,11 +31,12 @@ KEEPALIVES = {"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 15,
 
 # Every connection speaks the same dialect of dates, numbers and strings, whatever the role or database sets. Arrow takes
 # text for UTF-8 as it comes: that of a database in another encoding has to be converted by its server. And no limit that was
-# set for the short statements of applications ends a long one here; lock_timeout stays what the role has.
+# set for the short statements of applications ends a long one here; lock_timeout stays what the role has. prescore.writer
+# tells triggers of storages that it is not somebody else who writes there.
 SESSION = (
     "-c timezone=UTC -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 "
     "-c standard_conforming_strings=on -c client_min_messages=warning -c client_encoding=UTF8 "
-    "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
+    "-c prescore.writer=prescore -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
 )
 
 # How long a statement may take on connections that are made within limit_statements.

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks import ledger
 from tasks.columns import Column, key_arrays, key_hash, whole
 from tasks.database import literal, load_query, quote
 from tasks.errors import PrescoreError
@@ -23,6 +24,8 @@ from tasks.transport import Session, quoted_table
 
 # Beyond this share of the population a full run is cheaper than reading and merging so many selected keys.
 FULL_ABOVE = 0.2
+# Why a run scores everything when what is served is not what was published.
+FOREIGN = "somebody else wrote into what is served"
 # How many skipped entities a run scores again: misses of 1 % of the skipped are found with 87 % probability a run.
 SKIPPED_SAMPLE = 200
 # Whole pages are drawn, and one in so many rows of them: one or two of the 60 to 120 that a page has, so that neighbours are
@@ -109,6 +112,8 @@ class Selection:
     gone_keys: pa.Table | None = field(default=None, repr=False)
     #: Incremental: who is new or changed, known without comparing every key with what is served; None where that was needed.
     named: Named | None = field(default=None, repr=False)
+    #: Incremental: what is known of the rows that stay as they are.
+    left_alone: ledger.Rows = field(default_factory=ledger.Rows, repr=False)
     #: Incremental: the query that stands for changes.sql, once that has answered; None where it has not.
     changes: str | None = field(default=None, repr=False)
     #: The range of keys that the numbers are about, for a shard of a full run; None for all of them.
@@ -171,7 +176,7 @@ def summarise(
     """Count who needs a prediction; a run that would select more than ``FULL_ABOVE`` of the population becomes full.
 
     Where the ledger proves that population and served keys are the same but for what changes.sql names, neither is compared
-    with the other key by key: a scan of each is all that it costs.
+    with the other key by key: the population is counted, and what is served is not even read where nothing of it can be due.
     """
     fragments = _with_changes(pipeline, contract, as_of, served, full=bool(because))
     what = _what(pipeline)
@@ -191,7 +196,10 @@ def summarise(
     )
     if served is None:
         return counted
-    selection = _proven(session, pipeline, contract.key, served, fragments, counted)
+    due = _count_due(session, pipeline, as_of, served, fragments)
+    if due is None:
+        because = because or FOREIGN
+    selection = None if due is None else _proven(session, pipeline, contract.key, served, fragments, counted, due)
     if selection is None:
         row = session.table(load_query("summarise_population", fragments), what).to_pylist()[0]
         row = {
@@ -201,6 +209,8 @@ def summarise(
         }
         served_rows = row["population"] - row["new"] + row["gone"]
         selection = replace(counted, **row, served=served_rows, changes=fragments["changes_query"])
+    if due is None:
+        return replace(selection, mode=Mode.FULL, because=because)
     touched = selection.selected + selection.gone
     if selection.mode is Mode.INCREMENTAL and touched > FULL_ABOVE * selection.population:
         share = f"{touched:,} of {selection.population:,} entities are new, changed, due or gone"
@@ -215,19 +225,18 @@ def _proven(
     served: Served,
     fragments: dict[str, str],
     counted: Selection,
+    of_served: tuple[int, ledger.Rows],
 ) -> Selection | None:
     """Count who needs a prediction without comparing all keys; None when the ledger does not prove that this can be.
 
     Then ``fragments`` has the keys that changes.sql named in the place of it.
     """
-    row = session.table(load_query("count_served", fragments)).to_pylist()[0]
-    if row["served"] != served.rows:  # somebody wrote into a storage by hand
-        return None
-    found = replace(counted, new=0, due=row["due"], served=row["served"])
+    due, left_alone = of_served
+    found = replace(counted, new=0, due=due, served=served.rows, left_alone=left_alone)
     if counted.mode is Mode.FULL:
         return found if _balances(counted, served, None) else None
     most = int(FULL_ABOVE * counted.population) + 1
-    name = "select_changed" if row["due"] else "select_changed_undue"
+    name = "select_changed" if due else "select_changed_undue"
     statement = load_query(name, {**fragments, "most": literal(most)})
     named = session.table(statement, _what(pipeline)).combine_chunks()
     is_served = named.column("prescore_served")
@@ -246,10 +255,30 @@ def _proven(
         new = _members(session, pipeline, key, fragments, new)
     if not _balances(counted, served, new):
         return None
-    due = row["due"] - (pc.sum(changed.column("prescore_due")).as_py() or 0)
+    due -= pc.sum(changed.column("prescore_due")).as_py() or 0
     columns = [*(column.name for column in key), "prescore_hash"]
     who = Named(new=new.select(columns), changed=changed.select(columns))
     return replace(found, new=new.num_rows, changed=changed.num_rows, due=due, named=who)
+
+
+def _count_due(
+    session: Session, pipeline: Pipeline, as_of: datetime, served: Served, fragments: dict[str, str]
+) -> tuple[int, ledger.Rows] | None:
+    """Return how many of what is served are due, and what is known of the others; None when it is not what was published.
+
+    What is served is read only where the ledger does not show that nobody is.
+    """
+    written = ledger.read(session, pipeline.name, served.storage_id)
+    if written.foreign:
+        return None
+    if not served.quarantined and written.shows_nobody_due(_due_before(pipeline, as_of)):
+        return 0, written.rows
+    row = session.table(load_query("count_served", fragments), "Counting what is served").to_pylist()[0]
+    if row["served"] != served.rows:  # somebody wrote into a storage that is not watched
+        return None
+    # Somebody may write between this run's snapshot and the moment from which it is watched: the next run counts once more.
+    left_alone = ledger.Rows(oldest_as_of=row["oldest_as_of"], rejected=0) if written.watched else ledger.Rows()
+    return row["due"], left_alone
 
 
 def _balances(counted: Selection, served: Served, new: pa.Table | None) -> bool:
@@ -421,11 +450,10 @@ def _with_changes(
 def _fragments(
     pipeline: Pipeline, key: tuple[Column, ...], as_of: datetime, served: Served | None, *, full: bool
 ) -> dict[str, str]:
-    due_before = as_of - pipeline.features.valid_for if pipeline.features.valid_for else _LONG_AGO
     fragments = {
         "as_of": literal(as_of),
         "since_at": literal(changed_since(pipeline, served) if served else as_of),
-        "due_before": literal(due_before),
+        "due_before": literal(_due_before(pipeline, as_of)),
         "entity_keys": key_list(key, "entities"),
         "entity_query": pipeline.entity.query.text,
         "storage": "" if served is None else quoted_table("prescore_rows", f"{pipeline.name}_{served.storage_id}"),
@@ -446,6 +474,11 @@ def _fragments(
     # What a fingerprint vouches for, it vouches for at the run's own as_of; else a row is what it was at its own.
     fragments["sampled_as_of"] = fragments["as_of"] if pipeline.features.fingerprint else "served_as_of"
     return fragments
+
+
+def _due_before(pipeline: Pipeline, as_of: datetime) -> datetime:
+    """Return the instant that predictions have to be computed after, not to be due."""
+    return as_of - pipeline.features.valid_for if pipeline.features.valid_for else _LONG_AGO
 
 
 def _hidden(served: Served | None) -> str:

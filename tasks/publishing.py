@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import row_history
+from tasks import ledger, row_history
 from tasks.announcements import Event, announce
 from tasks.columns import key_arrays, key_hash
 from tasks.database import clock, load_query, one, quote, raw_execute
@@ -40,7 +40,7 @@ from tasks.roles import share_with_operators
 from tasks.rollback import move_head, quarantined_in
 from tasks.runs import Fenced, Run, Status, Trigger, refuse_renamed
 from tasks.schedule import next_tick, period
-from tasks.storages import replace_shared_indexes
+from tasks.storages import replace_shared_indexes, watch
 from tasks.transport import quoted_table
 
 logger = logging.getLogger(__name__)
@@ -182,6 +182,8 @@ def ensure_objects(run: Run, objects: Objects, comments: Mapping[str, str]) -> N
         logger.info(
             "the indexes of outputs of %s are still shared by its storages; the next run tries again", objects.pipeline
         )
+    if not watch(connection, objects):
+        logger.info("others may write into the rows of %s unnoticed; the next run tries again", objects.pipeline)
     reached("objects.created")
 
 
@@ -203,6 +205,13 @@ class Staged:
     rows: int
     rejected: int
     key_checksum: Decimal
+    #: The instant that the oldest prediction was computed at; None where there is none.
+    oldest_as_of: datetime | None
+
+    @property
+    def known(self) -> ledger.Rows:
+        """What is known of these rows from then on."""
+        return ledger.Rows(oldest_as_of=self.oldest_as_of, rejected=self.rejected)
 
 
 def staged(run: Run, objects: Objects, storage_id: int) -> Staged:
@@ -210,7 +219,13 @@ def staged(run: Run, objects: Objects, storage_id: int) -> Staged:
     statement = load_query("sum_storage", {"storage": objects.storage(storage_id), "key_hash": key_hash(objects.key)})
     row = run.connection.execute(sa.text(statement), {"generation_id": run.generation_id}).one()
     run.connection.rollback()
-    return Staged(storage_id=storage_id, rows=row.rows, rejected=row.rejected, key_checksum=row.key_checksum)
+    return Staged(
+        storage_id=storage_id,
+        rows=row.rows,
+        rejected=row.rejected,
+        key_checksum=row.key_checksum,
+        oldest_as_of=row.oldest_as_of,
+    )
 
 
 def record_rejections(run: Run, objects: Objects, storage_id: int) -> None:
@@ -232,7 +247,7 @@ def publish(
     run: Run,
     objects: Objects,
     selection: Selection,
-    storage_id: int,
+    staged: Staged,
     before: Served | None,
     promise: Promise,
     summary: Mapping[str, Any],
@@ -252,10 +267,10 @@ def publish(
         _fence(run, before)
         reached("publish.fenced")
         if selection.mode is Mode.FULL:
-            published = _swap(run, objects, selection, storage_id)
+            published = _swap(run, objects, selection, staged)
         else:
             assert before is not None
-            published = _merge(run, objects, selection, storage_id, before)
+            published = _merge(run, objects, selection, staged, before)
         reached("publish.storages_marked")
         values = {**promise.columns(), **_generation(run, selection, published)}
         connection.execute(sa.text(load_query("insert_generation")), values)
@@ -300,28 +315,28 @@ def _fence(run: Run, before: Served | None) -> None:
         raise Fenced(pipeline, f"it started from generation {before.generation_id}, {now} is served now")
 
 
-def _swap(run: Run, objects: Objects, selection: Selection, storage_id: int) -> Published:
-    values = {"pipeline": objects.pipeline, "generation_id": run.generation_id}
+def _swap(run: Run, objects: Objects, selection: Selection, staged: Staged) -> Published:
+    values = {"pipeline": objects.pipeline, "generation_id": run.generation_id, **asdict(staged.known)}
     run.connection.execute(sa.text(load_query("retire_storages")), values)
     reached("publish.merged")
     return Published(
         generation_id=run.generation_id,
         mode=Mode.FULL,
-        storage_id=storage_id,
+        storage_id=staged.storage_id,
         rows=selection.population,
         inserted=selection.new,
         removed=selection.gone,
     )
 
 
-def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, before: Served) -> Published:
+def _merge(run: Run, objects: Objects, selection: Selection, staged: Staged, before: Served) -> Published:
     head = one(run.connection, "find_head", pipeline=objects.pipeline)
     row_history.before_merge(
         run.connection,
         objects,
         keep=objects.keeps_history,
         current=before.storage_id,
-        staged=storage_id,
+        staged=staged.storage_id,
         served=before.generation_id,
         generation_id=run.generation_id,
         gone=selection.gone_keys,
@@ -335,7 +350,7 @@ def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, be
         "merge_rows",
         {
             "current": objects.storage(before.storage_id),
-            "staged": objects.storage(storage_id),
+            "staged": objects.storage(staged.storage_id),
             "columns": ", ".join([objects.key_names, *(quote(name) for name in columns)]),
             "key_names": objects.key_names,
             "key_hash": key_hash(objects.key),
@@ -353,9 +368,9 @@ def _merge(run: Run, objects: Objects, selection: Selection, storage_id: int, be
             + ("" if count != selection.population else " of other keys"),
             f"Run `prescore score {objects.pipeline} --full`.",
         )
-    run.connection.execute(
-        sa.text(load_query("mark_current_storage")), {"pipeline": objects.pipeline, "generation_id": run.generation_id}
-    )
+    known = selection.left_alone.joined_by(staged.known) if staged.rows else selection.left_alone
+    marked = {"pipeline": objects.pipeline, "generation_id": run.generation_id, **asdict(known)}
+    run.connection.execute(sa.text(load_query("mark_current_storage")), marked)
     return Published(
         generation_id=run.generation_id,
         mode=Mode.INCREMENTAL,

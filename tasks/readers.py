@@ -125,6 +125,12 @@ class Objects:
         """A storage's table."""
         return quoted_table("prescore_rows", self.storage_name(storage_id))
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """The partitioned table and its storages, as fragments of statements that name them all."""
+        numbered = {f"storage_{word}": self.storage(id_) for id_, word in enumerate(("one", "two", "three"), 1)}
+        return {"rows": self.rows, **numbered}
+
     def output_indexes(self, storage_id: int) -> list[str]:
         """Unquoted names of the indexes that a storage has on outputs."""
         return [_index_name(self.storage_name(storage_id), output) for output in self.indexed]
@@ -270,6 +276,7 @@ def create(connection: sa.Connection, pipeline: Pipeline, objects: Objects, comm
     ``comments`` adds to the COMMENT of an output, for example the order of its classes.
     """
     raw_execute(connection, load_query("create_rows_table", _rows_fragments(objects)))
+    raw_execute(connection, load_query("watch_storages", objects.tables))
     if pipeline.features.fingerprint:
         add_fingerprint(connection, objects)
     for storage_id in STORAGES:
@@ -464,10 +471,7 @@ def record_views(connection: sa.Connection, objects: Objects, digest: str) -> No
 
 def _rows_fragments(objects: Objects) -> dict[str, str]:
     return {
-        "rows": objects.rows,
-        "storage_one": objects.storage(1),
-        "storage_two": objects.storage(2),
-        "storage_three": objects.storage(3),
+        **objects.tables,
         "key_definitions": ", ".join(f"{quote(c.name)} {c.postgres_type} NOT NULL" for c in objects.key),
         "output_definitions": _behind(f"{quote(c.name)} {c.postgres_type}" for c in objects.outputs),
         "key_names": objects.key_names,

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from tasks import row_history
+from tasks import ledger, row_history
 from tasks.database import connect, literal, load_query, one, quote, raw_execute, rows
 from tasks.faults import reached
 from tasks.readers import STORAGES, Objects
@@ -76,6 +76,7 @@ def clear_next_storage(run: Run | LockHeld, objects: Objects, layout: Layout = O
         return _clear_around(run, objects, storage_id, layout)
     row_history.archive(connection, objects, storage_id)
     forget(connection, objects.pipeline, storage_id)
+    ledger.forget_foreign_writes(connection, objects.pipeline, storage_id)
     connection.commit()  # before their rows: a shard that is written down is there
     state = describe(connection, objects, storage_id)
     safe = one(connection, "may_truncate", retired_xid=found.retired_xid).safe
@@ -160,6 +161,27 @@ def replace_shared_indexes(connection: sa.Connection, objects: Objects) -> bool:
             raw_execute(connection, load_query("drop_index", {"index": name}))
     except psycopg2.Error as error:
         if error.pgcode not in {_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE}:
+            raise
+        connection.rollback()
+        return False
+    connection.commit()
+    return True
+
+
+def watch(connection: sa.Connection, objects: Objects) -> bool:
+    """Have it noted who else writes into the rows of a pipeline; False when that cannot be now. It blocks no reader.
+
+    Rows of earlier prescores are not watched yet, and somebody may have switched it off. The transaction of the connection is
+    committed, or rolled back.
+    """
+    if one(connection, "are_storages_watched", rows=objects.rows).watched:
+        connection.rollback()
+        return True
+    try:
+        raw_execute(connection, f"SET LOCAL lock_timeout = '{TRUNCATE_LOCK_TIMEOUT}'")
+        raw_execute(connection, load_query("watch_storages", objects.tables))
+    except psycopg2.Error as error:
+        if error.pgcode not in {_LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE}:  # the latter: another role made them
             raise
         connection.rollback()
         return False

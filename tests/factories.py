@@ -93,8 +93,9 @@ class World:
             connection.commit()
 
     def execute(self, statement: str) -> None:
-        """Run SQL as it stands and commit."""
+        """Run SQL as it stands and commit, as somebody who is not prescore."""
         with connect(self.url) as connection:
+            raw_execute(connection, "SET LOCAL prescore.writer TO ''")
             raw_execute(connection, statement)
             connection.commit()
 

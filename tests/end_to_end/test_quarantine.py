@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tasks.database import connect, raw_execute
 from tasks.population import Mode
 from tasks.quarantine import Effect, UnknownGeneration, quarantine, release
 from tasks.rollback import NothingToReturnTo, PreviousQuarantined, resume, rollback
@@ -118,7 +119,10 @@ def test_a_bad_incremental_generation_is_hidden_at_once_and_scored_again_by_the_
     assert {row[0] for row in world.rows("SELECT scored_in FROM predictions.items")} == {first, mended.generation_id}
     # What is superseded is scored again in the same way.
     world.execute(f"UPDATE prescore.head SET valid_since = {mended.generation_id}")
-    world.execute("UPDATE prescore_rows.items SET scored_in = scored_in + 1000 WHERE id > 6")
+    with connect(world.url) as connection:  # as prescore would, and without knowing any more what the rows are like
+        raw_execute(connection, "UPDATE prescore_rows.items SET scored_in = scored_in + 1000 WHERE id > 6")
+        raw_execute(connection, "UPDATE prescore.storages SET rejected = NULL")
+        connection.commit()
     assert world.rows("SELECT id FROM predictions.items WHERE state = 'superseded' ORDER BY id") == [(4,), (5,), (6,)]
     world.set_clock(START + 30 * MINUTE)
     summary = world.score()
