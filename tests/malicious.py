@@ -394,8 +394,19 @@ def _npz(member: bytes) -> bytes:
 
 def _claiming(elements: int) -> bytes:
     """A .npy file of no data whose header says that there are so many numbers."""
-    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({elements},), }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    return _with_header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({elements},), }}")
+
+
+def _with_header(header: str, data: bytes = b"") -> bytes:
+    """A .npy file with a header of one's own."""
+    padded = header.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode() + data
+
+
+def _of_two_kinds(trap: Trap) -> bytes:
+    """An array of pickled objects whose header first says that they are numbers: Python takes what comes last."""
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), 'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+    return _with_header(header, _npy(_object_array(trap))[128:])
 
 
 def _with_array(
@@ -731,6 +742,9 @@ SKOPS = [
     # Arrays.
     Crafted(
         "an array of pickled objects", _with_array(lambda t: _npy(_object_array(t))), "array of pickled objects", None
+    ),
+    Crafted(
+        "an array of pickled objects that says numbers first", _with_array(_of_two_kinds), "of pickled objects", None
     ),
     Crafted("a pickle as array", _with_array(lambda t: _npy(_object_array(t))[128:]), "is no numpy array", None),
     Crafted(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LIBRARIES = (
     "adbc_driver_postgresql.dbapi",
     "joblib",
+    "narwhals._pandas_like.namespace",
     "pandas",
     "psycopg2",
     "pyarrow.compute",
@@ -42,9 +43,17 @@ LIBRARIES = (
     "sklearn.pipeline",
     "sklearn.preprocessing",
     "sqlalchemy",
+    "sqlalchemy.dialects.postgresql.psycopg2",
 )
 #: The same for prescore's own.
-OWN_LIBRARIES = ("flows.score", "skops.io", "tasks.skops_files", "threadpoolctl")
+OWN_LIBRARIES = (
+    "flows.score",
+    "skops.io",
+    "tasks.bundle_file",
+    "tasks.estimators",
+    "tasks.skops_files",
+    "threadpoolctl",
+)
 _VERSIONS = ("scikit-learn", "numpy", "pandas", "pyarrow", "adbc-driver-postgresql", "psycopg2-binary", "SQLAlchemy")
 _OPTIONAL_VERSIONS = ("treelite", "tl2cgen")
 #: An idle OpenMP pool that spins beside a busy core costs ten times; the same for everybody who is measured.
