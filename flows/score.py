@@ -38,7 +38,7 @@ from tasks import (
 )
 from tasks.checks import Evidence, Phase
 from tasks.costs import RunCost
-from tasks.database import resolve_source_url, resolve_url
+from tasks.database import close_idle_connections, keep_connections, resolve_source_url, resolve_url
 from tasks.errors import PrescoreError
 from tasks.faults import reached
 from tasks.features import QueryRefused
@@ -244,7 +244,11 @@ def _score_in(run: Run, asked: Mode, waiver: Waiver | None, watcher: Watcher, co
         scorer, model, objects = load_model(run, compiled_dir)
     publishing.ensure_objects(run, objects, comments_of(scorer))
     archive_owed(run, objects, watcher)
-    with open_snapshot_session(run.url, run.snapshot.name) as session, run.read_sources(session) as sources:
+    with (
+        open_snapshot_session(run.url, run.snapshot.name) as session,
+        run.read_sources(session) as sources,
+        keep_connections(),
+    ):
         evidence = gather(run, scorer, model, session, sources, waiver)
         lineage.note_sources(run, evidence, objects)
         watcher.stage("check the guards")
@@ -444,6 +448,7 @@ def score_entities(run: Run, evidence: Evidence, objects: Objects, watcher: Watc
     """Stream the selected entities through the model into the next storage, and return its id."""
     selection, scorer = evidence.selection, evidence.scorer
     assert selection is not None
+    close_idle_connections()
     storage_id, tally, doubtful = _fill_storage(run, evidence, objects, selection, watcher)
     if doubtful:
         # What was written before the difference was found was compared in some of its rows only.

@@ -17,8 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.bundle import AS_OF, Bundle, one_thread
+from tasks.bundle import AS_OF, Bundle
 from tasks.columns import model_frame
+from tasks.threads import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -110,8 +110,9 @@ def score_rows(scorer: Scorer, keys: pa.Table, rows: pa.Table) -> list[Previewed
     ModelFailed, ColumnsMissing
         As a run would.
     """
-    from tasks.bundle import frame_table, one_thread, preprocessed
+    from tasks.bundle import frame_table, preprocessed
     from tasks.scoring import REJECTED, Tally
+    from tasks.threads import one_thread
 
     names = [column.name for column in scorer.contract.key]
     batches = rows.to_batches()

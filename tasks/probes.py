@@ -21,7 +21,6 @@ from tasks.bundle import (
     AS_OF,
     Bundle,
     frame_table,
-    one_thread,
     outputs_table,
     preprocessed,
     running_environment,
@@ -35,6 +34,7 @@ from tasks.importance import measure_importance
 from tasks.invariance import SAME_SCORE, require_rows_independent, score_rows
 from tasks.outputs import output_columns, predict_outputs
 from tasks.profiles.freezing import build_profile
+from tasks.threads import one_thread
 
 if TYPE_CHECKING:
     from tasks.bundle import Preprocess

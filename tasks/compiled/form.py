@@ -9,8 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +22,7 @@ from tasks.compiled.kernel import TREES, BoundKernel, load_kernel
 from tasks.compiled.library import NotCompiled, require_safe, source_key
 from tasks.compiled.linear import Linear, read_linear
 from tasks.compiled.tables import NotThisBatch, Table, as_table
+from tasks.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +206,7 @@ class CompiledEstimator:
         sample = self._sample(method, len(found))
         if len(sample):
             some = rows[sample] if isinstance(rows, np.ndarray) else self._as_fitted(as_table(rows).some(sample))
-            with _one_thread():
+            with one_thread("openmp"):
                 expected = by_scikit_learn(some)
             difference = differs(expected, found[sample])
             if difference is not None:
@@ -347,7 +347,7 @@ def _require_equal(form: CompiledEstimator, golden: pd.DataFrame) -> None:
     if not form._methods:
         raise NotCompiled("no method that is asked for has a compiled form")
     rows = form._as_fitted(golden)
-    with _one_thread(), np.errstate(all="ignore"):  # the logarithm of 0 is what it is
+    with one_thread("openmp"), np.errstate(all="ignore"):  # the logarithm of 0 is what it is
         for method in form._methods:
             expected = getattr(form._estimator, method)(rows.copy())  # it may write into it
             try:
@@ -384,21 +384,6 @@ def differs(expected: NDArray[Any], found: NDArray[Any], tolerance: float = TOLE
     )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As bundle.one_thread, for few rows; finding the pools anew each time would take longer than scoring them."""
-    from threadpoolctl import ThreadpoolController
-
-    global _pools  # noqa: PLW0603 - the process has one set of pools
-    if _pools is None:
-        _pools = ThreadpoolController()
-    with _pools.limit(limits=1, user_api="openmp"):  # for this thread alone, others predict beside it
-        yield
-
-
-_pools: Any = None
-
-
 # What is remembered ----------------------------------------------------------------------------------------------
 
 
@@ -409,7 +394,7 @@ def _measure(form: CompiledEstimator, golden: pd.DataFrame) -> Form:
     method = "predict_proba" if "predict_proba" in form._methods else form._methods[0]
     times = max(1, _MEASURED_ROWS // max(1, len(golden)))
     rows = form._as_fitted(pd.concat([golden] * times, ignore_index=True))
-    with _one_thread():
+    with one_thread("openmp"):
         slow = min(_seconds(lambda: getattr(form._estimator, method)(rows)) for _ in range(2))
         fast = min(_seconds(lambda: form.compute(method, rows)) for _ in range(2))
     return Form(

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from tasks import database
 from tasks.columns import Column
-from tasks.database import DatabaseUnreachable, connect, keep_connections, limit_statements
+from tasks.database import DatabaseUnreachable, close_idle_connections, connect, keep_connections, limit_statements
 from tasks.transport import open_session
 
 
@@ -82,6 +83,35 @@ def test_connections_that_are_kept_are_shared_one_after_the_other_and_closed_at_
     assert all(connection.closed for connection in (first, again, beside, named, limited))
     with connect(database_url) as after:
         assert pid_of(after) != used
+
+
+def test_keeping_within_keeping_shares_and_what_is_idle_can_be_closed_before(database_url: str) -> None:
+    with keep_connections():
+        with connect(database_url) as connection:
+            used = pid_of(connection)
+        with keep_connections(), connect(database_url) as within:
+            assert pid_of(within) == used
+        with connect(database_url) as after:
+            assert pid_of(after) == used
+            close_idle_connections()  # not this one: it is in use
+            assert pid_of(after) == used
+        close_idle_connections()
+        assert after.closed
+        with connect(database_url) as another:
+            assert pid_of(another) != used
+    close_idle_connections()
+
+
+def test_a_connection_that_was_lost_while_nobody_used_it_is_made_anew(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_ASKED_AFTER", 0.0)
+    with keep_connections(), connect(database_url, "another", autocommit=True) as other:
+        with connect(database_url) as connection:
+            used = pid_of(connection)
+        assert other.execute(sa.text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": used}).scalar_one()
+        with connect(database_url) as connection:
+            assert pid_of(connection) != used
 
 
 def test_a_connection_that_is_kept_is_used_again_after_an_error_and_not_after_its_loss(database_url: str) -> None:
