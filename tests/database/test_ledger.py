@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -136,9 +135,8 @@ def test_rejected_rows_are_counted_until_they_are_scored(world: World, asked: li
     assert "count_served" not in asked
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_what_somebody_else_did_to_what_is_served_is_mended_by_the_next_run(world: World, asked: list[str]) -> None:
+    statements = [
         "DELETE FROM prescore_rows.items WHERE id = 7 AND storage_id = {number}",
         "DELETE FROM {storage} WHERE id = 7",
         "TRUNCATE {storage}",
@@ -146,22 +144,19 @@ def test_rejected_rows_are_counted_until_they_are_scored(world: World, asked: li
         "UPDATE {storage} SET id = -7 WHERE id = 7",
         "COPY {storage} (id, as_of, scored_in) FROM PROGRAM 'echo 900,2026-03-01,1' WITH (FORMAT csv)",
         "MERGE INTO {storage} AS r USING (SELECT 7 AS id) AS x ON r.id = x.id WHEN MATCHED THEN DELETE",
-    ],
-)
-def test_what_somebody_else_did_to_what_is_served_is_mended_by_the_next_run(
-    world: World, asked: list[str], statement: str
-) -> None:
-    world.execute(statement.format(storage=served(world), number=served(world)[-1]))
-    assert world.rows(NOTED)[0][0] in {1, 3}
+    ]
+    for at, statement in enumerate(statements, 1):
+        world.execute(statement.format(storage=served(world), number=served(world)[-1]))
 
-    world.set_clock(NOON + 5 * MINUTE)
-    mended = world.score()
+        world.set_clock(NOON + at * MINUTE)
+        mended = world.score()
 
-    assert (mended.status, mended.mode, mended.because) == (Status.PUBLISHED, Mode.FULL, population.FOREIGN)
-    assert world.rows("SELECT count(*), count(p), min(id), max(id) FROM predictions.items") == [(200, 200, 1, 200)]
+        assert (mended.status, mended.mode, mended.because) == (Status.PUBLISHED, Mode.FULL, population.FOREIGN), (
+            statement
+        )
+        assert world.rows("SELECT count(*), count(p), min(id), max(id) FROM predictions.items") == [(200, 200, 1, 200)]
     asked.clear()
-    publish(world, 6 * MINUTE)
-    publish(world, 7 * MINUTE)
+    publish(world, 30 * MINUTE)
     assert "summarise_population" not in asked
 
 
@@ -182,17 +177,8 @@ def test_a_transaction_that_ends_after_a_run_has_looked_is_noticed_by_the_next(w
     assert world.rows("SELECT p = 0.125 FROM predictions.items WHERE id = 7") == [(False,)]
 
 
-@pytest.mark.parametrize(
-    "unwatch",
-    [
-        lambda world, table: world.execute(f"ALTER TABLE {table} DISABLE TRIGGER {TRIGGER}"),
-        lambda world, table: world.execute(f"DROP TRIGGER {TRIGGER} ON {table}"),
-    ],
-)
-def test_a_storage_that_is_not_watched_is_counted_and_watched_again(
-    world: World, asked: list[str], unwatch: Callable[[World, str], None]
-) -> None:
-    unwatch(world, served(world))
+def test_a_storage_that_is_not_watched_is_counted_and_watched_again(world: World, asked: list[str]) -> None:
+    world.execute(f"ALTER TABLE {served(world)} DISABLE TRIGGER {TRIGGER}")
     world.execute(f"DELETE FROM {served(world)} WHERE id = 7")
     assert world.rows(NOTED) == [(0,)]
     world.set_clock(NOON + 5 * MINUTE)
@@ -200,7 +186,7 @@ def test_a_storage_that_is_not_watched_is_counted_and_watched_again(
     mended = world.score()
 
     assert (mended.mode, mended.because, mended.new) == (Mode.FULL, population.FOREIGN, 1)
-    unwatch(world, served(world))
+    world.execute(f"DROP TRIGGER {TRIGGER} ON {served(world)}")
     asked.clear()
     publish(world, 6 * MINUTE)
     publish(world, 7 * MINUTE)
