@@ -11,6 +11,7 @@ import pytest
 from flows.score import RunSummary
 from tasks import population
 from tasks.database import connect, load_query, raw_execute
+from tasks.pipeline import load_pipeline
 from tasks.population import Mode
 from tasks.rollback import resume, rollback
 from tasks.runs import Status
@@ -115,24 +116,28 @@ def test_rows_that_grow_old_a_few_at_a_time_are_found_when_they_do(world: World,
 
 def test_rejected_rows_are_counted_until_they_are_scored(world: World, asked: list[str]) -> None:
     features = world.settings.pipelines_dir / "items" / "features.sql"
-    text = features.read_text(encoding="utf-8")
-    world.execute(f"UPDATE public.items SET updated_at = '{NOON + MINUTE}' WHERE id <= 2")
-    features.write_text(f"SELECT * FROM ({text.rstrip().rstrip(';')}) AS f WHERE f.id <> 1", encoding="utf-8")
-    world.set_clock(NOON + 5 * MINUTE)
-    without = world.score(full=True)
-    assert (without.status, without.rejected) == (Status.PUBLISHED, 1)
-    assert world.rows(KNOWN) == [(NOON + 5 * MINUTE, 1)]
+    text = features.read_text(encoding="utf-8").rstrip().rstrip(";")
+    features.write_text(f"SELECT * FROM ({text}) AS f WHERE f.c IS DISTINCT FROM 'hidden'", encoding="utf-8")
+    make_model(world, load_pipeline(features.parent), train_data_until=NOON)
+    publish(world, MINUTE, full=True)
+    hide = f"UPDATE public.items SET c = 'hidden', updated_at = '{NOON + 2 * MINUTE}' WHERE id = 1"
+    world.execute(hide)
 
-    world.set_clock(NOON + 6 * MINUTE)
-    again = world.score()
-    features.write_text(text, encoding="utf-8")
-    world.set_clock(NOON + 7 * MINUTE)
+    found = []
+    for minute in (5, 6, 7, 8):
+        if minute == 7:  # unnoticed by changes.sql
+            world.execute("UPDATE public.items SET c = 'x' WHERE id = 1")
+        asked.clear()
+        world.set_clock(NOON + minute * MINUTE)
+        run = world.score()
+        assert (run.status, run.mode) == (Status.PUBLISHED, Mode.INCREMENTAL)
+        found.append((run.changed, run.due, run.rejected, "count_served" in asked, world.rows(KNOWN)[0][1]))
+    world.execute(hide)
+    world.set_clock(NOON + 9 * MINUTE)
     world.score(full=True)
-    asked.clear()
-    publish(world, 8 * MINUTE)
 
-    assert (again.mode, again.due, again.rejected) == (Mode.INCREMENTAL, 1, 1)
-    assert "count_served" not in asked
+    assert found == [(1, 0, 1, False, 1), (0, 1, 1, True, 1), (0, 1, 0, True, 0), (0, 0, 0, False, 0)]
+    assert world.rows(KNOWN) == [(NOON + 9 * MINUTE, 1)]
 
 
 def test_what_somebody_else_did_to_what_is_served_is_mended_by_the_next_run(world: World, asked: list[str]) -> None:
