@@ -6,11 +6,12 @@ Rows travel another way, as Arrow batches: see transport.py.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib import resources
@@ -51,8 +52,8 @@ _CREDENTIALS = re.compile(r"://[^\s/@]*:[^\s@]*@")
 # Whether a connection may be made: only while connect() makes its own.
 _CONNECTING: ContextVar[bool] = ContextVar("connecting", default=False)
 
-# Within keep_connections: what closes its connections, and those that nobody uses now, by address, name and settings.
-_KEEPING: ContextVar[tuple[ExitStack, dict[tuple[str, str, str], _Idle]] | None] = ContextVar("keeping", default=None)
+# Within keep_connections: what it keeps.
+_KEEPING: ContextVar[_Kept | None] = ContextVar("keeping", default=None)
 # Seconds after which a connection that nobody used is asked whether it is still there.
 _ASKED_AFTER = 1.0
 
@@ -207,16 +208,15 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
         with _made(url, application_name) as made:
             yield made.execution_options(isolation_level="AUTOCOMMIT")
         return
-    keeping = _KEEPING.get()
+    keeping = _keeping()
     if keeping is None:
         with _made(url, application_name) as made:
             yield made
         return
-    stack, idle = keeping
     key = (url, application_name, session_options())
-    kept = idle.pop(key, None)
+    kept = keeping.idle.pop(key, None)
     if kept is None or not kept.lives():
-        closing = stack.enter_context(ExitStack())
+        closing = keeping.closing.enter_context(ExitStack())
         kept = _Idle(connection=closing.enter_context(_made(url, application_name)), closing=closing)
     try:
         yield kept.connection
@@ -225,7 +225,25 @@ def connect(url: str, application_name: str = "prescore", *, autocommit: bool = 
             kept.connection.rollback()
             if not kept.connection.invalidated:  # as one that was lost is
                 kept.since = time.monotonic()
-                idle[key] = kept
+                keeping.idle[key] = kept
+
+
+@dataclass(kw_only=True)
+class _Kept:
+    """What keep_connections keeps."""
+
+    #: Closes all of it.
+    closing: ExitStack
+    #: Connections that nobody uses now, by address, name and settings.
+    idle: dict[tuple[str, str, str], _Idle] = field(default_factory=dict)
+    #: Whose they are: threads that inherit the context go on when it is over.
+    thread: int = field(default_factory=threading.get_ident)
+
+
+def _keeping() -> _Kept | None:
+    """Return what this thread keeps connections in; None where it keeps none."""
+    keeping = _KEEPING.get()
+    return keeping if keeping is not None and keeping.thread == threading.get_ident() else None
 
 
 @dataclass(kw_only=True)
@@ -252,16 +270,17 @@ class _Idle:
 
 @contextmanager
 def keep_connections() -> Iterator[None]:
-    """Let what connects one after the other within share connections, which are closed at the end; within another one's, then.
+    """Let what connects one after the other within, in this thread, share connections, which are closed at the end.
 
+    Within another one they are those of that one.
     Each is still made once, and one that is lost is not used again. Making one takes 6 to 8 ms of both sides, and the first
     statements on it three times as long as later ones.
     """
-    if _KEEPING.get() is not None:
+    if _keeping() is not None:
         yield
         return
-    with ExitStack() as stack:
-        before = _KEEPING.set((stack, {}))
+    with ExitStack() as closing:
+        before = _KEEPING.set(_Kept(closing=closing))
         try:
             yield
         finally:
@@ -270,12 +289,11 @@ def keep_connections() -> Iterator[None]:
 
 def close_idle_connections() -> None:
     """Close what is kept and nobody uses now: before what takes long, and needs connections of its own."""
-    keeping = _KEEPING.get()
+    keeping = _keeping()
     if keeping is not None:
-        _, idle = keeping
-        for kept in idle.values():
+        for kept in keeping.idle.values():
             kept.closing.close()
-        idle.clear()
+        keeping.idle.clear()
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
+
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
@@ -100,6 +103,26 @@ def test_keeping_within_keeping_shares_and_what_is_idle_can_be_closed_before(dat
         with connect(database_url) as another:
             assert pid_of(another) != used
     close_idle_connections()
+
+
+def test_a_thread_that_inherits_the_context_has_connections_of_its_own(database_url: str) -> None:
+    begun, over, found = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        with connect(database_url) as connection:
+            pid = pid_of(connection)
+            begun.set()
+            over.wait(60)
+            found.append(pid_of(connection) == pid)
+
+    with keep_connections():
+        inherited = contextvars.copy_context()
+        thread = threading.Thread(target=lambda: inherited.run(work), daemon=True)
+        thread.start()
+        assert begun.wait(60)
+    over.set()
+    thread.join()
+    assert found == [True]
 
 
 def test_a_connection_that_was_lost_while_nobody_used_it_is_made_anew(
