@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg2
@@ -163,6 +164,7 @@ def _server(binaries: Path) -> Server:
     return Server(major=major, version=version, binaries=binaries)
 
 
+@cache  # it is asked for each file of tests
 def _version(binaries: Path) -> tuple[int, str]:
     shown = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     number = re.search(r"(\d+)(\.\d+)?", shown)
