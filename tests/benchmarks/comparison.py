@@ -69,8 +69,8 @@ class Comparison:
             found = runs.largest_difference(self.bench, self.name, f"{script}_{self.name}", rows)
             self.differences[script.partition("_")[0]] = found
 
-    def entries(self, number: int, *, last: bool) -> list[Callable[[], None]]:
-        """Return what this model does in a round."""
+    def entries(self) -> list[Callable[[], None]]:
+        """Return what is compared with each other in a round, in any order."""
         found = [
             lambda: self._keep("prescore", self._full("prescore")),
             lambda: self._keep("usual", self._script("usual", self.usual_rows)),
@@ -80,8 +80,6 @@ class Comparison:
         if self.not_compiled is None:
             found.insert(1, lambda: self._keep("compiled", self._full("compiled")))
             found.append(lambda: self._keep("limit compiled", self._limit("--compiled")))
-        # Last, and never between two that are compared: what incremental runs leave behind is not swept up at once.
-        found.append(lambda: self._after_a_full_run(number, last=last))
         return found
 
     def as_json(self) -> Found:
@@ -95,7 +93,14 @@ class Comparison:
             "not_compiled": self.not_compiled,
         }
 
-    def _after_a_full_run(self, number: int, *, last: bool) -> None:
+    def after_full_runs(self, number: int, *, last: bool) -> None:
+        """Do what needs a full run before it, and never between two that are compared.
+
+        What incremental runs leave behind is not swept up at once, and a rollback goes back to before the last full run. That is
+        another one, not counted: rows have changed for the model that came before.
+        """
+        if self.incremental or self.rollback:
+            self._full("prescore" if self.not_compiled else "compiled")
         if self.incremental:
             for position, share in enumerate(SHARES):
                 self._changed(share, seed=1_000 * number + 2 * position)
@@ -142,7 +147,9 @@ def compare(comparisons: list[Comparison], repeat: int) -> None:
     for one in comparisons:
         one.warm_up()
     for number in range(repeat):
-        entries = [entry for one in comparisons for entry in one.entries(number + 1, last=number == repeat - 1)]
+        entries = [entry for one in comparisons for entry in one.entries()]
         first = number * len(entries) // max(1, repeat)
         for entry in entries[first:] + entries[:first]:
             entry()
+        for one in comparisons:
+            one.after_full_runs(number + 1, last=number == repeat - 1)
