@@ -63,8 +63,9 @@ class Comparison:
             found = runs.largest_difference(self.bench, self.name, f"kept_{self.name}")
             self.differences["compiled"] = found
         self._script("usual", self.usual_rows)
-        taken = {script: self._script(script, self.rows)["seconds"] for script in ("expert_batches", "expert_whole")}
-        self.expert = min(taken, key=lambda script: taken[script])
+        # The better of two each: one that the machine held up would let the slower one stand for the expert.
+        taken = [(self._script(each, self.rows)["seconds"], each) for each in ("expert_batches", "expert_whole") * 2]
+        _, self.expert = min(taken)
         for script, rows in (("usual", self.usual_rows), (self.expert, self.rows)):
             found = runs.largest_difference(self.bench, self.name, f"{script}_{self.name}", rows)
             self.differences[script.partition("_")[0]] = found
