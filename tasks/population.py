@@ -209,6 +209,8 @@ def summarise(
         }
         served_rows = row["population"] - row["new"] + row["gone"]
         selection = replace(counted, **row, served=served_rows, changes=fragments["changes_query"])
+        if due is not None:
+            selection = replace(selection, left_alone=due[1])
     if due is None:
         return replace(selection, mode=Mode.FULL, because=because)
     touched = selection.selected + selection.gone

@@ -91,6 +91,18 @@ def test_what_is_served_is_read_only_when_something_of_it_can_be_due(world: Worl
     assert world.rows(KNOWN) == [(NOON + timedelta(days=1) + MINUTE, 0)]
 
 
+def test_after_keys_were_compared_as_much_is_known_as_before(world: World, asked: list[str]) -> None:
+    world.execute(
+        "DELETE FROM public.items WHERE id = 7; INSERT INTO public.items VALUES (900, 1, 1, 'x', '2020-01-01')"
+    )
+    compared = publish(world, 5 * MINUTE)
+    assert (compared.new, compared.gone, "summarise_population" in asked) == (1, 1, True)
+
+    assert world.rows(KNOWN) == [(NOON, 0)]
+    publish(world, 6 * MINUTE)
+    assert "count_served" not in asked
+
+
 def test_rows_that_grow_old_a_few_at_a_time_are_found_when_they_do(world: World, asked: list[str]) -> None:
     world.execute(f"UPDATE public.items SET updated_at = '{NOON + MINUTE}' WHERE id > 20")
     publish(world, 30 * MINUTE, full=True)
